@@ -1,0 +1,46 @@
+# Every target makes the virtual environment it needs. Another interpreter: make test PYTHON=python3.12
+PYTHON ?= python3
+VENV := .venv
+INSTALLED := $(VENV)/.installed
+RUN := $(VENV)/bin/python -m
+OMP_NUM_THREADS ?= 2
+export OMP_NUM_THREADS
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow test-gpu lint bench
+
+help:
+	@echo "make setup      install the package with its dev extras into $(VENV)"
+	@echo "make demo       one instruction on a drawn tabletop -> outputs/demo.png"
+	@echo "make test       the fast tests; also test-slow, test-gpu"
+	@echo "make lint       ruff check and ruff format --check"
+	@echo "make bench      times of every stage, with and without each reuse"
+
+setup: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "$(PYTHON) is not Python 3.11 or newer: $$($(PYTHON) --version 2>&1). Give one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; \
+	  exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) pip install -e ".[dev]"
+	@touch $@
+
+demo: $(INSTALLED)
+	$(RUN) instructvla.evaluation.demo --output outputs/demo.png
+
+test: $(INSTALLED)
+	$(RUN) pytest -m "not slow and not gpu"
+
+test-slow: $(INSTALLED)
+	$(RUN) pytest -m "slow and not gpu"
+
+test-gpu: $(INSTALLED)
+	$(RUN) pytest -m gpu
+
+lint: $(INSTALLED)
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+
+bench: $(INSTALLED)
+	$(RUN) instructvla.evaluation.bench

@@ -1,0 +1,1 @@
+"""Running and measuring an InstructVLA policy."""

@@ -1,0 +1,219 @@
+"""The action expert: a small transformer that flows from noise to action chunks, steered by C (paper section 3.1)."""
+
+import torch
+from torch import nn
+from transformers import DynamicCache, LlamaConfig, LlamaModel
+
+from .configuration_instructvla import InstructVLAConfig
+from .film_vision import FiLMVisionTransformer
+from .flow_matching import flow_matching_loss, integrate, interpolate, sample_flow_time, target_velocity, time_embedding
+
+
+class PrefixCache(DynamicCache):
+    """Keys and values of the prefix. Once frozen, tokens attend to it and leave it as it is."""
+
+    frozen = False
+
+    def update(self, key_states, value_states, layer_idx, *args, **kwargs):
+        if not self.frozen:
+            return super().update(key_states, value_states, layer_idx, *args, **kwargs)
+        layer = self.layers[layer_idx]
+        return torch.cat([layer.keys, key_states], dim=-2), torch.cat([layer.values, value_states], dim=-2)
+
+
+class ExpertTransformer(LlamaModel):
+    """Llama on embeddings; its masks are arbitrary, which flash and flex attention can't serve."""
+
+    _supports_flash_attn = False
+    _supports_flex_attn = False
+
+    def __init__(self, config: LlamaConfig):
+        super().__init__(config)
+        self.embed_tokens = None
+
+
+def silu_mlp(*sizes: int) -> nn.Sequential:
+    """Linear layers with SiLU between them (paper appendix E.3: "a simple two-layer MLP with SiLU activation")."""
+    layers: list[nn.Module] = [nn.Linear(sizes[0], sizes[1])]
+    for size_in, size_out in zip(sizes[1:], sizes[2:], strict=False):
+        layers += [nn.SiLU(), nn.Linear(size_in, size_out)]
+    return nn.Sequential(*layers)
+
+
+class ActionEmbedding(nn.Module):
+    """Action token = L₃(SiLU(L₂([temb(τ); L₁ x]))), the time first (paper Table 12, "Action Encoder")."""
+
+    def __init__(self, action_dim: int, hidden_size: int, max_period: float):
+        super().__init__()
+        self.max_period = max_period
+        self.linear_1 = nn.Linear(action_dim, hidden_size)
+        self.linear_2 = nn.Linear(2 * hidden_size, hidden_size)
+        self.linear_3 = nn.Linear(hidden_size, hidden_size)
+
+    def forward(self, noisy_actions: torch.Tensor, flow_time: torch.Tensor) -> torch.Tensor:
+        """(batch, horizon, action_dim), (batch,) → (batch, horizon, hidden_size)."""
+        actions = self.linear_1(noisy_actions.to(self.linear_1.weight.dtype))
+        time = time_embedding(flow_time, actions.shape[-1], self.max_period).to(actions.dtype)
+        time = time.unsqueeze(1).expand_as(actions)
+        return self.linear_3(nn.functional.silu(self.linear_2(torch.cat([time, actions], dim=-1))))
+
+
+def block_causal(visual: int, condition: int, horizon: int, device: torch.device) -> torch.Tensor:
+    """M: who may attend to whom, (seq, seq) boolean (paper section 3.1, "block-wise causal attention").
+
+    Visual tokens see visual tokens; latent action and state see those and themselves; actions see everything.
+    """
+    position = torch.arange(visual + condition + horizon, device=device)
+    block = (position >= visual).int() + (position >= visual + condition).int()  # 0 visual, 1 condition, 2 actions
+    return block.unsqueeze(1) >= block.unsqueeze(0)
+
+
+class ActionExpert(nn.Module):
+    """V_θ(A^τ, q): the velocity of a noisy action chunk given images, latent action and state (paper appendix E.2)."""
+
+    def __init__(self, config: InstructVLAConfig):
+        super().__init__()
+        expert, text_size = config.action_expert_config, config.text_config.hidden_size
+        size = expert.hidden_size
+        self.horizon, self.action_dim, self.flow = config.horizon, config.action_dim, config.flow_config
+        self.attention = expert.attention
+        self.num_condition_tokens = config.num_action_queries + (config.state_dim is not None)
+        self.vision = FiLMVisionTransformer(config.action_vision_config, condition_size=text_size)
+        self.visual_projector = silu_mlp(config.action_vision_config.embed_dim, size, size)
+        self.latent_projector = silu_mlp(text_size, size, size)
+        self.state_projector = None if config.state_dim is None else silu_mlp(config.state_dim, size, size)
+        self.action_embedding = ActionEmbedding(config.action_dim, size, config.flow_config.time_max_period)
+        self.transformer = ExpertTransformer(
+            LlamaConfig(
+                vocab_size=1,
+                bos_token_id=None,
+                eos_token_id=None,
+                hidden_size=size,
+                intermediate_size=expert.intermediate_size,
+                num_hidden_layers=expert.num_hidden_layers,
+                num_attention_heads=expert.num_attention_heads,
+                num_key_value_heads=expert.num_attention_heads,
+                rms_norm_eps=expert.rms_norm_eps,
+                rope_parameters={"rope_type": "default", "rope_theta": expert.rope_theta},
+                attention_dropout=expert.attention_dropout,
+                attn_implementation="eager" if config._attn_implementation == "eager" else "sdpa",
+            )
+        )
+        self.action_head = silu_mlp(
+            size * config.horizon, 4 * size, 2 * size, size // 2, config.horizon * config.action_dim
+        )
+
+    def loss(
+        self,
+        latent_action: torch.Tensor,
+        pixel_values: torch.Tensor,
+        actions: torch.Tensor,
+        state: torch.Tensor | None = None,
+        action_mask: torch.Tensor | None = None,
+        noise: torch.Tensor | None = None,
+        flow_time: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Flow-matching loss L_FM (Eq. 1).
+
+        Args:
+            latent_action: C, (batch, num_action_queries, text_hidden_size).
+            pixel_values: (batch, cameras, 3, image_size, image_size).
+            actions: normalised action chunk A, (batch, horizon, action_dim).
+            state: normalised, (batch, state_dim), for a model with state.
+            action_mask: (batch, horizon), False where the chunk is padding.
+            noise, flow_time: ε as `actions` and τ (batch,), drawn when not given.
+        """
+        actions = actions.float()
+        noise = torch.randn_like(actions) if noise is None else noise.float()
+        if flow_time is None:
+            flow_time = sample_flow_time(len(actions), self.flow, actions.device)
+        noisy_actions = interpolate(actions, noise, flow_time, self.flow.sigma_min)
+        prefix = self.embed_prefix(latent_action, pixel_values, state)
+        velocity = self.velocity(noisy_actions, flow_time, self.attention_mask(prefix), prefix)
+        return flow_matching_loss(velocity, target_velocity(actions, noise, self.flow.sigma_min), action_mask)
+
+    def sample(
+        self,
+        latent_action: torch.Tensor,
+        pixel_values: torch.Tensor,
+        noise: torch.Tensor,
+        state: torch.Tensor | None = None,
+        num_steps: int | None = None,
+    ) -> torch.Tensor:
+        """Integrate the flow from `noise` to a normalised action chunk, (batch, horizon, action_dim) float32 (Eq. 2).
+
+        With block-causal attention the prefix does not depend on the actions: its keys and values are computed once.
+        """
+        prefix = self.embed_prefix(latent_action, pixel_values, state)
+        mask = self.attention_mask(prefix)
+        reusable = {"prefix": prefix}
+        if self.attention == "block_causal":
+            reusable = {"cache": self.encode_prefix(prefix, mask)}
+
+        def velocity(x: torch.Tensor, flow_time: torch.Tensor) -> torch.Tensor:
+            return self.velocity(x, flow_time.expand(len(x)), mask, **reusable)
+
+        return integrate(velocity, noise, self.flow, num_steps or self.flow.num_inference_steps)
+
+    def embed_prefix(
+        self, latent_action: torch.Tensor, pixel_values: torch.Tensor, state: torch.Tensor | None
+    ) -> torch.Tensor:
+        """[visual tokens, latent action, state]: (batch, prefix, hidden_size); cameras interleave patch by patch."""
+        batch, cameras = pixel_values.shape[:2]
+        dtype = self.action_embedding.linear_1.weight.dtype
+        images = pixel_values.flatten(0, 1).to(dtype)
+        features = self.vision(images, latent_action.to(dtype).repeat_interleave(cameras, dim=0))
+        visual = self.visual_projector(features).unflatten(0, (batch, cameras))  # (batch, cameras, patches, hidden)
+        tokens = [visual.transpose(1, 2).flatten(1, 2), self.latent_projector(latent_action.to(dtype))]
+        if self.state_projector is not None:
+            tokens.append(self.state_projector(state.to(dtype)).unsqueeze(1))
+        return torch.cat(tokens, dim=1)
+
+    def velocity(
+        self,
+        noisy_actions: torch.Tensor,
+        flow_time: torch.Tensor,
+        mask: torch.Tensor,
+        prefix: torch.Tensor | None = None,
+        cache: PrefixCache | None = None,
+    ) -> torch.Tensor:
+        """V_θ(A^τ, q): (batch, horizon, action_dim), from the prefix itself or from its cached keys and values.
+
+        Args:
+            noisy_actions: A^τ, (batch, horizon, action_dim).
+            flow_time: τ, (batch,).
+            mask: of the whole sequence, from `attention_mask`.
+        """
+        tokens = self.action_embedding(noisy_actions, flow_time)
+        if cache is None:
+            tokens = torch.cat([prefix, tokens], dim=1)
+        hidden = self.attend(tokens, mask[..., -tokens.shape[1] :, :], cache)[:, -self.horizon :]
+        return self.action_head(hidden.flatten(1)).unflatten(1, (self.horizon, self.action_dim))
+
+    def encode_prefix(self, prefix: torch.Tensor, mask: torch.Tensor) -> PrefixCache:
+        """Keys and values of the prefix in every layer, frozen."""
+        cache = PrefixCache(config=self.transformer.config)
+        self.attend(prefix, mask[..., : -self.horizon, : -self.horizon], cache)
+        cache.frozen = True
+        return cache
+
+    def attend(self, tokens: torch.Tensor, mask: torch.Tensor, cache: PrefixCache | None) -> torch.Tensor:
+        """Final-norm hidden states of `tokens`, the last ones of the sequence whose width the mask has."""
+        length = mask.shape[-1]
+        positions = torch.arange(length - tokens.shape[1], length, device=tokens.device).unsqueeze(0)
+        return self.transformer(
+            inputs_embeds=tokens, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=False
+        ).last_hidden_state
+
+    def attention_mask(self, prefix: torch.Tensor) -> torch.Tensor:
+        """What is added to the attention logits of the whole sequence, (1, 1, seq, seq) float.
+
+        "block_causal" blocks with the dtype's least number; "additive_bias" adds 1.0 · M, as the released weights were
+        trained, and blocks nothing.
+        """
+        num_visual_tokens = prefix.shape[1] - self.num_condition_tokens
+        allowed = block_causal(num_visual_tokens, self.num_condition_tokens, self.horizon, prefix.device)[None, None]
+        if self.attention == "additive_bias":
+            return allowed.to(prefix.dtype)
+        blocked = torch.zeros(allowed.shape, dtype=prefix.dtype, device=prefix.device)
+        return blocked.masked_fill_(~allowed, torch.finfo(prefix.dtype).min)

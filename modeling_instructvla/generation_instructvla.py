@@ -1,0 +1,306 @@
+"""Acting: encode what the robot sees and hears, think in words, decode an action chunk (section 3.1, "Inference").
+
+1. `encode` runs the VLM. When it thinks, the response is generated greedily until the first action query token; all
+   action queries are then decoded in one pass that reuses the thinking's KV cache.
+2. `decode_action` runs the action expert on the latent action and the current images.
+
+Nothing is kept in the model between calls: what a caller wants to reuse is in the `ActionContext` that it owns.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from diffusers.utils.torch_utils import randn_tensor
+from transformers import DynamicCache
+from transformers.utils import ModelOutput
+
+
+@dataclass(frozen=True)
+class ActionContext:
+    """What the VLM made of one call, for the caller to reuse in later ones.
+
+    Args:
+        instruction: one text per row.
+        response: what the model said before acting, per row; None per row where it did not think.
+        response_ids: the token ids of the responses, without queries; None per row where it did not think.
+        latent_actions: C, (batch, num_action_queries, text_hidden_size).
+    """
+
+    instruction: list[str]
+    response: list[str | None]
+    response_ids: list[list[int] | None]
+    latent_actions: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.instruction)
+
+
+@dataclass
+class InstructVLAActionOutput(ModelOutput):
+    """An action chunk and how it came about.
+
+    Args:
+        actions: (batch, horizon, action_dim) float32 on the CPU, in the physical units that the processor names.
+        normalized_actions: the same chunk before un-normalisation, in [−1, 1], gripper dimensions 0 or 1.
+        response: what the model said before acting, per row; None per row where it did not think.
+        latent_actions: C, (batch, num_action_queries, text_hidden_size).
+        context: to pass to the next call.
+    """
+
+    actions: torch.Tensor | None = None
+    normalized_actions: torch.Tensor | None = None
+    response: list[str | None] | None = None
+    latent_actions: torch.Tensor | None = None
+    context: ActionContext | None = None
+
+
+class ActionGenerationMixin:
+    """`generate_action` and its two halves, for a model with `processor`, `language_model` and `action_expert`."""
+
+    @torch.no_grad()
+    def generate_action(
+        self,
+        images,
+        text: str | list[str],
+        state=None,
+        unnorm_key: str | None = None,
+        think: bool | None = None,
+        context: ActionContext | None = None,
+        reuse_latent: bool = False,
+        num_inference_steps: int | None = None,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        noise: torch.Tensor | None = None,
+        max_new_tokens: int = 50,
+    ) -> InstructVLAActionOutput:
+        """Look, listen, think, act.
+
+        Args:
+            images: PIL image, uint8 array or tensor; a list of them for a batch; dictionaries by camera name when the
+                checkpoint has several cameras.
+            text: the instruction, or one per image.
+            state: proprioceptive state in physical units, (state_dim,) or (batch, state_dim), if the model takes one.
+            unnorm_key: whose statistics to use; may be left out when the checkpoint has one set.
+            think: generate a response before acting; default: what the checkpoint was trained for. A `context` brings
+                its response along, so with one the default is not to think again.
+            context: of an earlier call with the same instructions; its response is reused instead of generated.
+            reuse_latent: also reuse the context's latent action: only the action expert runs, on the new images.
+            num_inference_steps: flow-matching steps; default from the configuration.
+            generator: of the flow's initial noise; a list gives one per row.
+            noise: the initial noise itself, (batch, horizon, action_dim).
+            max_new_tokens: limit of the response.
+
+        Raises:
+            ValueError: for anything that does not fit the model, before the model runs.
+        """
+        if reuse_latent and context is None:
+            raise ValueError("reuse_latent=True needs the context of an earlier call; pass context=out.context.")
+        expert_inputs = self.processor.action_inputs(images, state=state, unnorm_key=unnorm_key)
+        noise = self.initial_noise(len(expert_inputs["action_pixel_values"]), generator, noise)
+        if reuse_latent:
+            self.check_context(context, text)
+        else:
+            context = self.encode(images, text, think=think, context=context, max_new_tokens=max_new_tokens)
+        return self.run_action_expert(context, expert_inputs, unnorm_key, num_inference_steps, noise)
+
+    @torch.no_grad()
+    def encode(
+        self,
+        images,
+        text: str | list[str],
+        think: bool | None = None,
+        context: ActionContext | None = None,
+        max_new_tokens: int = 50,
+    ) -> ActionContext:
+        """The VLM's half of `generate_action`, with the same arguments: from images and text to a latent action."""
+        self.check_evaluating()
+        if context is not None:
+            self.check_context(context, text)
+        if think is None:
+            think = self.config.thinks_by_default and context is None
+        response_ids = None if think or context is None else context.response_ids
+        speaks = think or (response_ids is not None and response_ids[0] is not None)
+        if think and max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens is {max_new_tokens}, but thinking needs at least 1; or pass think=False.")
+
+        style = self.config.response_style if speaks else None
+        inputs = self.processor.prompt_inputs(images, text, response=style).to(self.device)
+        longest_tail = 1 + self.config.num_action_queries
+        if speaks:
+            longest_tail += max_new_tokens if think else max(len(ids) for ids in response_ids)
+        self.check_length(inputs["input_ids"].shape[1] + longest_tail)
+
+        prompt = self.embed_prompt(inputs["input_ids"], inputs["pixel_values"])
+        prompt_mask = inputs["attention_mask"]
+        if think:
+            response_ids, latent_actions = self.think(prompt, prompt_mask, max_new_tokens)
+        else:
+            tails = [self.after_response(ids) for ids in response_ids or [None] * len(prompt)]
+            tail, tail_mask = self.left_padded(tails)
+            embeds = torch.cat([prompt, self.language_model.embed_tokens(tail)], dim=1)
+            hidden = self.extend(embeds, torch.cat([prompt_mask, tail_mask], dim=1))
+            latent_actions = hidden[:, -self.config.num_action_queries :]
+            response_ids = response_ids or [None] * len(prompt)
+        return ActionContext(
+            instruction=[text] if isinstance(text, str) else list(text),
+            response=[self.response_text(ids) for ids in response_ids],
+            response_ids=response_ids,
+            latent_actions=latent_actions,
+        )
+
+    @torch.no_grad()
+    def decode_action(
+        self,
+        context: ActionContext,
+        images,
+        state=None,
+        unnorm_key: str | None = None,
+        num_inference_steps: int | None = None,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        noise: torch.Tensor | None = None,
+    ) -> InstructVLAActionOutput:
+        """The action expert's half of `generate_action`, with the same arguments: from a latent action to actions."""
+        expert_inputs = self.processor.action_inputs(images, state=state, unnorm_key=unnorm_key)
+        noise = self.initial_noise(len(expert_inputs["action_pixel_values"]), generator, noise)
+        return self.run_action_expert(context, expert_inputs, unnorm_key, num_inference_steps, noise)
+
+    def run_action_expert(
+        self, context, expert_inputs, unnorm_key, num_inference_steps, noise
+    ) -> InstructVLAActionOutput:
+        self.check_evaluating()
+        batch = len(expert_inputs["action_pixel_values"])
+        if batch != len(context):
+            raise ValueError(
+                f"Got images for {batch} rows, but the context has {len(context)}; give one image per row."
+            )
+        if num_inference_steps is not None and num_inference_steps < 1:
+            raise ValueError(f"num_inference_steps is {num_inference_steps}, but it must be at least 1.")
+        sampled = self.action_expert.sample(
+            context.latent_actions,
+            num_steps=num_inference_steps,
+            noise=noise,
+            pixel_values=expert_inputs["action_pixel_values"].to(self.device),
+            state=expert_inputs["state"].to(self.device) if "state" in expert_inputs else None,
+        )
+        normalized = self.processor.clip_actions(sampled.cpu())
+        return InstructVLAActionOutput(
+            actions=self.processor.decode_actions(normalized, unnorm_key),
+            normalized_actions=normalized,
+            response=context.response,
+            latent_actions=context.latent_actions,
+            context=context,
+        )
+
+    def think(
+        self, prompt: torch.Tensor, prompt_mask: torch.Tensor, max_new_tokens: int
+    ) -> tuple[list[list[int]], torch.Tensor]:
+        """Generate each row's response greedily, then decode all action queries in one pass on the same KV cache.
+
+        Args:
+            prompt: (batch, seq, text_hidden_size), left padded; prompt_mask: (batch, seq).
+
+        Returns:
+            The response ids of each row, and C (batch, num_action_queries, text_hidden_size).
+        """
+        cache = self.language_model.new_cache()
+        hidden, mask = self.extend(prompt, prompt_mask, cache), prompt_mask
+        stop = torch.tensor(self.stop_token_ids, device=prompt.device)
+        speaking = torch.ones(len(prompt), dtype=torch.bool, device=prompt.device)
+        tokens, spoken = [], []  # per step: the token of each row, and whether the row was still speaking
+        while True:
+            token = self.language_model.lm_head(hidden[:, -1]).argmax(dim=-1)
+            speaking = speaking & ~torch.isin(token, stop)
+            if not speaking.any():
+                cached = len(tokens)
+                break
+            tokens.append(token)
+            spoken.append(speaking)
+            if len(tokens) == max_new_tokens:
+                cached = len(tokens) - 1  # nothing follows the last token, so it has not been through the model
+                break
+            mask = torch.cat([mask, speaking.unsqueeze(1).to(mask.dtype)], dim=1)
+            hidden = self.extend(self.language_model.embed_tokens(token.unsqueeze(1)), mask, cache)
+
+        rows = [[] for _ in prompt]
+        if tokens:
+            ids, counts = torch.stack(tokens, dim=1).tolist(), torch.stack(spoken, dim=1).sum(dim=1).tolist()
+            rows = [row[:count] for row, count in zip(ids, counts, strict=True)]
+        responses = [self.without_trailing_space(row) for row in rows]
+
+        tails = []
+        for i, (row, response) in enumerate(zip(rows, responses, strict=True)):
+            tail = self.after_response(response)
+            kept = common_prefix(row[:cached], response + tail)
+            mask[i, prompt.shape[1] + kept :] = 0
+            tails.append((response + tail)[kept:])
+        tail, tail_mask = self.left_padded(tails)
+        hidden = self.extend(self.language_model.embed_tokens(tail), torch.cat([mask, tail_mask], dim=1), cache)
+        return responses, hidden[:, -self.config.num_action_queries :]
+
+    def extend(self, embeds: torch.Tensor, mask: torch.Tensor, cache: DynamicCache | None = None) -> torch.Tensor:
+        """Final hidden states of the tokens that follow the cached ones; padding takes no position."""
+        positions = (mask.long().cumsum(dim=1) - 1).clamp(min=0)[:, -embeds.shape[1] :]
+        return self.language_model(embeds, mask, positions, cache)
+
+    def after_response(self, response: list[int] | None) -> list[int]:
+        """What follows the response: exactly one space and all queries; without a response, the queries alone."""
+        return ([] if response is None else self.processor.space_token_ids) + self.processor.query_token_ids
+
+    def without_trailing_space(self, ids: list[int]) -> list[int]:
+        """The ids without the white space at their end, which may be a part of the last token."""
+        tokenizer = self.processor.tokenizer
+        while ids:
+            last = tokenizer.decode(ids[-1:])
+            if last == last.rstrip():
+                return ids
+            ids = ids[:-1] + tokenizer.encode(last.rstrip(), add_special_tokens=False)
+        return ids
+
+    def response_text(self, ids: list[int] | None) -> str | None:
+        return None if ids is None else self.processor.tokenizer.decode(ids, skip_special_tokens=True).strip()
+
+    def left_padded(self, rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token ids (batch, longest) and their mask, padded on the left."""
+        longest = max(len(row) for row in rows)
+        ids = [[self.config.query_token_id] * (longest - len(row)) + row for row in rows]
+        mask = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
+        return torch.tensor(ids, device=self.device), torch.tensor(mask, device=self.device)
+
+    def initial_noise(self, batch: int, generator, noise) -> torch.Tensor:
+        """ε ~ N(0, I), (batch, horizon, action_dim) float32, or the noise given, checked."""
+        shape = (batch, self.config.horizon, self.config.action_dim)
+        if noise is None:
+            return randn_tensor(shape, generator=generator, device=self.device, dtype=torch.float32)
+        noise = torch.as_tensor(noise, dtype=torch.float32, device=self.device)
+        if noise.shape != shape:
+            raise ValueError(f"noise has shape {tuple(noise.shape)}, but it must be {shape}.")
+        return noise
+
+    @property
+    def stop_token_ids(self) -> list[int]:
+        """Tokens that end the response: end of turn, and every action query."""
+        end_of_turn = self.config.text_config.eos_token_id
+        return ([end_of_turn] if isinstance(end_of_turn, int) else list(end_of_turn)) + self.processor.query_token_ids
+
+    def check_context(self, context: ActionContext, text: str | list[str]) -> None:
+        instruction = [text] if isinstance(text, str) else list(text)
+        if context.instruction != instruction:
+            raise ValueError(
+                f"The context was made for {context.instruction!r}, but the instruction is {instruction!r}. "
+                "Leave the context out to start afresh with a new instruction."
+            )
+
+    def check_length(self, length: int) -> None:
+        limit = self.config.text_config.max_position_embeddings
+        if length > limit:
+            raise ValueError(
+                f"The prompt takes {length} tokens, but the model reads at most {limit}; shorten the text."
+            )
+
+    def check_evaluating(self) -> None:
+        if self.training:
+            raise ValueError("The model is in training mode, where dropout would disturb it; call model.eval() first.")
+
+
+def common_prefix(a: list[int], b: list[int]) -> int:
+    """How many leading items the two lists share."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

@@ -1,0 +1,204 @@
+"""Qwen2 with a mixture of adaptation experts: two passes, two KV caches, no hooks (paper section 3.1)."""
+
+from functools import partial
+
+import torch
+from torch import nn
+from transformers import DynamicCache, Qwen2Config
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.masking_utils import create_causal_mask
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.qwen2.modeling_qwen2 import (
+    Qwen2PreTrainedModel,
+    Qwen2RMSNorm,
+    Qwen2RotaryEmbedding,
+    apply_rotary_pos_emb,
+    eager_attention_forward,
+)
+
+from .adaptation_experts import AdaptedLinear, BaseLinear, ScaleHead
+from .configuration_instructvla import AdapterConfig
+
+
+class MixtureCache(DynamicCache):
+    """Keys and values of the adapted pass, and in `base` those of the base pass that feeds the scale head."""
+
+    def __init__(self, config: Qwen2Config):
+        super().__init__(config=config)
+        self.base = DynamicCache(config=config)
+
+    def reset(self):
+        super().reset()
+        self.base.reset()
+
+    def crop(self, *args, **kwargs):
+        super().crop(*args, **kwargs)
+        self.base.crop(*args, **kwargs)
+
+    def reorder_cache(self, beam_idx: torch.Tensor):
+        super().reorder_cache(beam_idx)
+        self.base.reorder_cache(beam_idx)
+
+    def batch_repeat_interleave(self, repeats: int):
+        super().batch_repeat_interleave(repeats)
+        self.base.batch_repeat_interleave(repeats)
+
+    def batch_select_indices(self, indices: torch.Tensor):
+        super().batch_select_indices(indices)
+        self.base.batch_select_indices(indices)
+
+
+def make_linear(adapters: AdapterConfig, name: str, in_features: int, out_features: int, bias: bool) -> BaseLinear:
+    if name not in adapters.target_modules:
+        return BaseLinear(in_features, out_features, bias=bias)
+    return AdaptedLinear(
+        in_features,
+        out_features,
+        bias,
+        experts=adapters.experts,
+        rank=adapters.rank,
+        alpha=adapters.alpha,
+        dropout=adapters.dropout,
+    )
+
+
+class MixtureAttention(nn.Module):
+    """Qwen2's grouped-query attention with adapted projections."""
+
+    is_causal = True
+
+    def __init__(self, config: Qwen2Config, adapters: AdapterConfig, layer_idx: int):
+        super().__init__()
+        self.config = config
+        self.layer_idx = layer_idx
+        self.head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        self.num_key_value_groups = config.num_attention_heads // config.num_key_value_heads
+        linear = partial(make_linear, adapters)
+        query_size, key_size = (n * self.head_dim for n in (config.num_attention_heads, config.num_key_value_heads))
+        self.q_proj = linear("q_proj", config.hidden_size, query_size, bias=True)
+        self.k_proj = linear("k_proj", config.hidden_size, key_size, bias=True)
+        self.v_proj = linear("v_proj", config.hidden_size, key_size, bias=True)
+        self.o_proj = linear("o_proj", query_size, config.hidden_size, bias=False)
+
+    def forward(self, hidden, gates, mask, rotary, cache) -> torch.Tensor:
+        heads = (*hidden.shape[:-1], -1, self.head_dim)
+        query = self.q_proj(hidden, gates).view(heads).transpose(1, 2)  # (batch, heads, seq, head_dim)
+        key = self.k_proj(hidden, gates).view(heads).transpose(1, 2)
+        value = self.v_proj(hidden, gates).view(heads).transpose(1, 2)
+        query, key = apply_rotary_pos_emb(query, key, *rotary)
+        if cache is not None:
+            key, value = cache.update(key, value, self.layer_idx)
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+        dropout = self.config.attention_dropout if self.training else 0.0
+        attended, _ = attend(self, query, key, value, mask, dropout=dropout, scaling=self.head_dim**-0.5)
+        return self.o_proj(attended.reshape(*hidden.shape[:-1], -1), gates)
+
+
+class MixtureMLP(nn.Module):
+    """Qwen2's gated MLP with adapted projections."""
+
+    def __init__(self, config: Qwen2Config, adapters: AdapterConfig):
+        super().__init__()
+        linear = partial(make_linear, adapters, bias=False)
+        self.gate_proj = linear("gate_proj", config.hidden_size, config.intermediate_size)
+        self.up_proj = linear("up_proj", config.hidden_size, config.intermediate_size)
+        self.down_proj = linear("down_proj", config.intermediate_size, config.hidden_size)
+        self.activation = ACT2FN[config.hidden_act]
+
+    def forward(self, hidden, gates) -> torch.Tensor:
+        return self.down_proj(self.activation(self.gate_proj(hidden, gates)) * self.up_proj(hidden, gates), gates)
+
+
+class MixtureDecoderLayer(GradientCheckpointingLayer):
+    """One pre-norm decoder layer; `gates` None runs it without its adapters."""
+
+    def __init__(self, config: Qwen2Config, adapters: AdapterConfig, layer_idx: int):
+        super().__init__()
+        self.self_attn = MixtureAttention(config, adapters, layer_idx)
+        self.mlp = MixtureMLP(config, adapters)
+        self.input_layernorm = Qwen2RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.post_attention_layernorm = Qwen2RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+
+    def forward(self, hidden, gates, mask, rotary, past_key_values=None) -> torch.Tensor:
+        hidden = hidden + self.self_attn(self.input_layernorm(hidden), gates, mask, rotary, past_key_values)
+        return hidden + self.mlp(self.post_attention_layernorm(hidden), gates)
+
+
+class MixtureLanguageModel(Qwen2PreTrainedModel):
+    """Qwen2 whose linear layers are adapted by one expert (stage 1) or by a gated mixture of experts (stage 2)."""
+
+    _no_split_modules = ["MixtureDecoderLayer"]
+    _can_record_outputs = None
+
+    def __init__(self, config: Qwen2Config, adapters: AdapterConfig):
+        super().__init__(config)
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(MixtureDecoderLayer(config, adapters, i) for i in range(config.num_hidden_layers))
+        self.norm = Qwen2RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.rotary_emb = Qwen2RotaryEmbedding(config=config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.scale_head = None
+        if adapters.experts > 1:
+            self.scale_head = ScaleHead(
+                config.hidden_size,
+                adapters.experts,
+                adapters.scale_head_depth,
+                adapters.scale_head_size,
+                adapters.scale_head_dropout,
+            )
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module):
+        super()._init_weights(module)
+        if isinstance(module, AdaptedLinear):
+            init.uniform_(module.lora_A, -module.initial_bound, module.initial_bound)
+            init.zeros_(module.lora_B)
+
+    def new_cache(self) -> DynamicCache:
+        """An empty KV cache for all the passes that this model makes."""
+        return DynamicCache(config=self.config) if self.scale_head is None else MixtureCache(self.config)
+
+    def forward(
+        self,
+        inputs_embeds: torch.Tensor,
+        attention_mask: torch.Tensor,
+        position_ids: torch.Tensor,
+        cache: DynamicCache | None = None,
+    ) -> torch.Tensor:
+        """Final hidden states (after the final norm) of the adapted model.
+
+        Args:
+            inputs_embeds: (batch, seq, hidden_size).
+            attention_mask: (batch, cached + seq), 1 where a token counts.
+            position_ids: (batch, seq).
+            cache: keys and values of the tokens before these, extended in place; from `new_cache`.
+
+        Returns:
+            (batch, seq, hidden_size).
+        """
+        mask = create_causal_mask(
+            config=self.config,
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            past_key_values=cache,
+            position_ids=position_ids,
+        )
+        rotary = self.rotary_emb(inputs_embeds, position_ids)
+        gates = self.gates(inputs_embeds, mask, rotary, cache)
+        return self.run_layers(inputs_embeds, gates, mask, rotary, cache)
+
+    def gates(self, inputs_embeds, mask, rotary, cache) -> torch.Tensor:
+        """λ: 1 for the single expert of stage 1; in stage 2 the scale head's reading of pass 1, adapters off."""
+        if self.scale_head is None:
+            return inputs_embeds.new_ones(1, 1, 1)
+        with torch.no_grad():
+            base_hidden = self.run_layers(inputs_embeds, None, mask, rotary, None if cache is None else cache.base)
+        return self.scale_head(base_hidden)
+
+    def run_layers(self, hidden, gates, mask, rotary, cache) -> torch.Tensor:
+        for layer in self.layers:
+            hidden = layer(hidden, gates, mask, rotary, past_key_values=cache)
+        return self.norm(hidden)

@@ -1,0 +1,481 @@
+"""Instructions, images and states to model inputs, and actions back to physical units (paper appendix E.1)."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import BatchFeature, PreTrainedTokenizerBase
+from transformers.processing_utils import ProcessorMixin
+
+from .action_normalization import check_statistics, nearest, normalize_state, resolve_unnorm_key, unnormalize_actions
+from .chat_prompts import (
+    IMAGE_TOKEN,
+    PROMPT_TOKENS,
+    action_messages,
+    as_texts,
+    check_messages,
+    is_chat,
+    query_token,
+    released_chat_template,
+)
+from .image_transforms import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    VLM_MEAN,
+    VLM_STD,
+    camera_rows,
+    chat_images,
+    expert_view,
+    normalized_pixels,
+    squash,
+)
+
+ACTION_NAMES = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
+ACTION_UNITS = ("m", "m", "m", "rad", "rad", "rad", "0 closed, 1 open")
+
+# What apply_chat_template and a collator may set on the tokenizer's call.
+TEXT_OPTIONS = (
+    "padding",
+    "padding_side",
+    "pad_to_multiple_of",
+    "truncation",
+    "max_length",
+    "add_special_tokens",
+    "return_offsets_mapping",
+    "return_text_replacement_offsets",
+    "sanitize_control_tokens",
+)
+
+
+class InstructVLAProcessor(ProcessorMixin):
+    """Everything between a robot and the model: prompts, image geometry, cameras, statistics, names and units.
+
+    Images are PIL images, or arrays and tensors of uint8 or of floats in [0, 1]; a list or a 4-D array is a batch. With
+    several cameras give a dict `{camera: image}`, a list of such dicts or a dict of lists. Inputs are padded on the
+    left; set `tokenizer.padding_side` (or pass `padding_side`) to change that.
+
+    Args:
+        tokenizer: fast tokenizer with the ChatML and image tokens and `<new_token_0>` … at consecutive ids.
+        chat_template: Jinja template, by default `released_chat_template(num_image_tokens)`.
+        num_image_tokens: tokens that one image takes in the prompt.
+        num_action_queries: number of action query tokens.
+        image_size: side of the square that the VLM sees, in pixels.
+        action_image_size: side of the square that the action expert sees, in pixels.
+        action_crop_pct: 1.0 squashes the expert's image to its square; below 1, the short side is resized to
+            floor(action_image_size / action_crop_pct) and the centre is cropped.
+        cameras: camera names; the VLM sees the first, the action expert sees all, in this order.
+        action_dim: number of action dimensions.
+        state_dim: number of proprioceptive state dimensions, None for a model without state.
+        statistics: `{unnorm_key: {"action": {"q01", "q99", "mask"}, "state": {"q01", "q99"}}}` in physical units;
+            without them the processor serves chat, but no action can be decoded and nothing can be saved.
+        action_names: one name per action dimension; needed if `action_dim` is not 7.
+        action_units: one unit per action dimension; needed if `action_dim` is not 7.
+        gripper_dims: action dimensions that are decoded to 0 or 1; needed if `action_dim` is not 7, `[]` for none.
+        gripper_convention: what the two gripper values mean.
+        control_rate_hz: `{unnorm_key: control rate in Hz}`.
+
+    Raises:
+        ValueError: a field that is out of range, names that don't fit `action_dim`, bad statistics, or a tokenizer
+            that lacks tokens (they are listed).
+    """
+
+    _auto_class = "AutoProcessor"
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        chat_template: str | dict[str, str] | None = None,
+        num_image_tokens: int = 256,
+        num_action_queries: int = 64,
+        image_size: int = 448,
+        action_image_size: int = 224,
+        action_crop_pct: float = 1.0,
+        cameras: Sequence[str] = ("primary",),
+        action_dim: int = 7,
+        state_dim: int | None = None,
+        statistics: Mapping[str, Any] | None = None,
+        action_names: Sequence[str] | None = None,
+        action_units: Sequence[str] | None = None,
+        gripper_dims: Sequence[int] | None = None,
+        gripper_convention: str = "1 = open, 0 = closed",
+        control_rate_hz: Mapping[str, float] | None = None,
+    ):
+        super().__init__(tokenizer, chat_template=chat_template or released_chat_template(num_image_tokens))
+        tokenizer.padding_side = "left"
+        self.num_image_tokens = num_image_tokens
+        self.num_action_queries = num_action_queries
+        self.image_size = image_size
+        self.action_image_size = action_image_size
+        self.action_crop_pct = action_crop_pct
+        self.cameras = list(cameras)
+        self.action_dim = action_dim
+        self.state_dim = state_dim
+        self.statistics = check_statistics(statistics, action_dim, state_dim) if statistics else None
+        self.action_names = self._per_action("action_names", action_names, ACTION_NAMES)
+        self.action_units = self._per_action("action_units", action_units, ACTION_UNITS)
+        self.gripper_dims = self._gripper_dims(gripper_dims)
+        self.gripper_convention = gripper_convention
+        self.control_rate_hz = dict(control_rate_hz or {})
+        self._check_fields()
+        self._check_tokenizer()
+
+    # Construction checks
+
+    def _per_action(self, field: str, given: Sequence[str] | None, default: Sequence[str]) -> list[str]:
+        values = list(default if given is None else given)
+        if len(values) != self.action_dim:
+            raise ValueError(f"{field} must name {self.action_dim} action dimensions (action_dim), got {values}")
+        return values
+
+    def _gripper_dims(self, given: Sequence[int] | None) -> list[int]:
+        if given is None and self.action_dim != len(ACTION_NAMES):
+            raise ValueError(f"gripper_dims is needed for action_dim {self.action_dim}; [] if there is no gripper")
+        dims = [len(ACTION_NAMES) - 1] if given is None else list(given)
+        if not all(isinstance(dim, int) and 0 <= dim < self.action_dim for dim in dims):
+            raise ValueError(f"gripper_dims must lie in 0..{self.action_dim - 1}, got {dims}")
+        return dims
+
+    def _check_fields(self) -> None:
+        counts = (
+            "num_image_tokens",
+            "num_action_queries",
+            "image_size",
+            "action_image_size",
+            "action_dim",
+            "state_dim",
+        )
+        for field in counts:
+            value = getattr(self, field)
+            if not (isinstance(value, int) and value > 0) and not (field == "state_dim" and value is None):
+                raise ValueError(f"{field} must be a positive integer, got {value!r}")
+        if not 0.0 < self.action_crop_pct <= 1.0:
+            raise ValueError(f"action_crop_pct must be above 0 and at most 1, got {self.action_crop_pct!r}")
+        named = self.cameras and all(isinstance(camera, str) and camera for camera in self.cameras)
+        if not named or len(set(self.cameras)) != len(self.cameras):
+            raise ValueError(f"cameras must be distinct names, at least one, got {self.cameras}")
+        for key, rate in self.control_rate_hz.items():
+            if self.statistics and key not in self.statistics:
+                raise ValueError(f"control_rate_hz has the key {key!r}; the statistics have {list(self.statistics)}")
+            if not (isinstance(rate, int | float) and math.isfinite(rate) and rate > 0):
+                raise ValueError(f"control_rate_hz[{key!r}] must be a positive number of Hz, got {rate!r}")
+
+    def _check_tokenizer(self) -> None:
+        if not self.tokenizer.is_fast or self.tokenizer.pad_token_id is None:
+            raise ValueError("the tokenizer must be a fast one and have a pad token")
+        queries = [query_token(index) for index in range(self.num_action_queries)]
+        ids = self._encode([*PROMPT_TOKENS, *queries])["input_ids"]
+        tokens = [[i for i in row if i != self.tokenizer.pad_token_id] for row in ids]
+        missing = [token for token, row in zip([*PROMPT_TOKENS, *queries], tokens, strict=True) if len(row) != 1]
+        if missing:
+            shown = missing if len(missing) <= 8 else [*missing[:4], "…", *missing[-2:]]
+            raise ValueError(
+                f"the tokenizer lacks {len(missing)} special token(s): {shown}; add them with "
+                "tokenizer.add_tokens([...], special_tokens=True) and resize the model's embeddings to match"
+            )
+        first = tokens[len(PROMPT_TOKENS)][0]
+        if [row[0] for row in tokens[len(PROMPT_TOKENS) :]] != list(range(first, first + len(queries))):
+            raise ValueError(f"{queries[0]} … {queries[-1]} must have consecutive token ids in this order")
+
+    # Token ids
+
+    @property
+    def image_token_id(self) -> int:
+        """Id of `<IMG_CONTEXT>`, the placeholder of one image token."""
+        return self.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
+
+    @property
+    def query_token_ids(self) -> list[int]:
+        """Ids of the action queries, `num_action_queries` consecutive numbers."""
+        first = self.tokenizer.convert_tokens_to_ids(query_token(0))
+        return list(range(first, first + self.num_action_queries))
+
+    @property
+    def space_token_ids(self) -> list[int]:
+        """Ids of the one space between a response and the action queries."""
+        return self._encode([" "])["input_ids"][0]
+
+    # Prompts
+
+    def action_prompt(self, instruction: str, response: str | None = None) -> str:
+        """The released prompt that asks for an action, up to the start of the assistant's turn (paper appendix E.1).
+
+        Args:
+            instruction: what the robot shall do, in words.
+            response: what the model says before it acts: None for nothing asked, "motion" for the language motion,
+                "answer" for an answer to the instruction.
+
+        Raises:
+            ValueError: an empty instruction, one that holds control tokens, or an unknown response.
+        """
+        messages = action_messages(instruction, response, self.tokenizer.all_special_tokens)
+        return super().apply_chat_template(messages, add_generation_prompt=True)
+
+    def apply_chat_template(self, conversation: list, *args: Any, **kwargs: Any) -> Any:
+        """Formatted text of a conversation (or of a list of them), or its model inputs if `tokenize` is set.
+
+        A message is `{"role": "system" | "user" | "assistant", "content": ...}`, its content a string or a list of
+        `{"type": "text", "text": ...}` and, for the user, `{"type": "image", "image": ...}`, where the image is
+        anything that `__call__` accepts, or a "url", "path" or "base64" in its place. With `tokenize=True, return_dict=True,
+        return_assistant_tokens_mask=True` the result holds `assistant_masks`, 1 where a token carries loss: the
+        assistant's words up to and including `<|im_end|>`. Other arguments are those of `ProcessorMixin`.
+
+        Raises:
+            ValueError: a malformed conversation, an image that is missing or can't be read.
+        """
+        batched = isinstance(conversation, list | tuple) and conversation and isinstance(conversation[0], list | tuple)
+        for messages in conversation if batched else [conversation]:
+            check_messages(messages)
+        if kwargs.get("tokenize"):
+            kwargs.setdefault("return_tensors", "pt")
+        return super().apply_chat_template(conversation, *args, **kwargs)
+
+    # Model inputs
+
+    def __call__(
+        self,
+        images: Any = None,
+        text: str | Sequence[str] | None = None,
+        state: Any = None,
+        unnorm_key: str | None = None,
+        response: str | None = None,
+        return_tensors: str | None = "pt",
+        videos: None = None,
+        audio: None = None,
+        **text_options: Any,
+    ) -> BatchFeature:
+        """Inputs of the whole model from instructions, or of the VLM alone from formatted chat prompts.
+
+        Args:
+            images: one image or camera dict per instruction, or all images of the chat prompts in reading order (a
+                list, or a list of lists, one per prompt).
+            text: an instruction or a list of them; text that holds `<|im_start|>` is a formatted prompt, taken as it
+                is.
+            state: `(state_dim,)` or `(batch, state_dim)` in physical units.
+            unnorm_key: statistics that normalise the state; optional if there is one dataset.
+            response: what the model says before it acts, see `action_prompt`.
+            return_tensors: "pt", "np", or None for lists of ids.
+            videos: not supported; `ProcessorMixin` passes None.
+            audio: not supported; `ProcessorMixin` passes None.
+            text_options: options of the tokenizer call, such as `padding_side`.
+
+        Returns:
+            input_ids and attention_mask `(batch, seq)`, pixel_values `(num_images, 3, image_size, image_size)` and, unless
+            the text is a chat prompt, what `action_inputs` returns. Images alone give no input_ids.
+
+        Raises:
+            ValueError: any input that is missing, of another size or number, or unreadable; the message names it.
+        """
+        if videos is not None or audio is not None:
+            raise ValueError("videos and audio are not supported; give images and text")
+        if text is not None and is_chat(as_texts(text)):
+            extra = {"state": state, "unnorm_key": unnorm_key, "response": response}
+            given = [name for name, value in extra.items() if value is not None]
+            if given:
+                raise ValueError(f"a formatted chat prompt takes no {given}; use action_inputs for the action expert")
+            return self.prompt_inputs(images, text, return_tensors=return_tensors, **text_options)
+        rows = camera_rows(images, self.cameras, self.cameras)
+        if text is None:
+            prompt = {"pixel_values": self._vlm_pixels([row[self.cameras[0]] for row in rows])}
+        else:
+            prompt = self.prompt_inputs(rows, text, response, return_tensors=None, **text_options)
+        return _features({**prompt, **self.action_inputs(rows, state, unnorm_key)}, return_tensors)
+
+    def prompt_inputs(
+        self,
+        images: Any,
+        text: str | Sequence[str],
+        response: str | None = None,
+        return_tensors: str | None = "pt",
+        **text_options: Any,
+    ) -> BatchFeature:
+        """The VLM's half of the inputs: input_ids, attention_mask and, if there are images, pixel_values.
+
+        Arguments, shapes and errors are those of `__call__`.
+        """
+        texts = as_texts(text)
+        if is_chat(texts):
+            if response is not None:
+                raise ValueError(f"a formatted chat prompt takes no response, got {response!r}")
+            frames, per_text = chat_images(images, self.cameras)
+        else:
+            frames = [row[self.cameras[0]] for row in camera_rows(images, self.cameras, self.cameras[:1])]
+            if len(frames) != len(texts):
+                raise ValueError(f"give one image per instruction, got {len(frames)} images and {len(texts)} texts")
+            texts = [self.action_prompt(instruction, response) for instruction in texts]
+            per_text = [1] * len(texts)
+        data = self._encode(texts, **text_options)
+        self._check_image_tokens(data["input_ids"], len(frames), per_text)
+        if frames:
+            data["pixel_values"] = self._vlm_pixels(frames)
+        return _features(data, return_tensors)
+
+    def action_inputs(self, images: Any, state: Any = None, unnorm_key: str | None = None) -> BatchFeature:
+        """The action expert's half of the inputs.
+
+        Returns:
+            action_pixel_values `(batch, num_cameras, 3, action_image_size, action_image_size)` float32 and, if the
+            model takes a state, state `(batch, state_dim)` float32, normalised to [−1, 1].
+
+        Raises:
+            ValueError: as `__call__`.
+        """
+        rows = camera_rows(images, self.cameras, self.cameras)
+        views = [
+            expert_view(row[camera], self.action_image_size, self.action_crop_pct)
+            for row in rows
+            for camera in self.cameras
+        ]
+        pixels = normalized_pixels(views, IMAGENET_MEAN, IMAGENET_STD)
+        data = {"action_pixel_values": pixels.unflatten(0, (len(rows), len(self.cameras)))}
+        if unnorm_key is not None:
+            self.resolve_unnorm_key(unnorm_key)
+        if self.state_dim is not None and state is None:
+            raise ValueError(f"this model needs a state of {self.state_dim} values, got none")
+        if state is not None:
+            normalized = np.atleast_2d(self.normalize_state(_as_array(state), unnorm_key))  # (batch, state_dim)
+            if normalized.shape != (len(rows), self.state_dim):
+                raise ValueError(
+                    f"state must have shape ({len(rows)}, {self.state_dim}), one row per image, got {np.shape(state)}"
+                )
+            data["state"] = torch.from_numpy(normalized.astype(np.float32))
+        return BatchFeature(data)
+
+    # Statistics
+
+    def resolve_unnorm_key(self, unnorm_key: str | None = None) -> str:
+        """The key of the statistics to use; None stands for the only dataset of the checkpoint.
+
+        Raises:
+            ValueError: no statistics at all, an unknown key, or None with several datasets; the keys are listed.
+        """
+        if not self.statistics:
+            raise ValueError(
+                "this checkpoint has no statistics: it can chat, but not act. Set processor.statistics = {unnorm_key: "
+                "{'action': {'q01': [...], 'q99': [...], 'mask': [...]}}} to those of the training data"
+            )
+        return resolve_unnorm_key(list(self.statistics), unnorm_key)
+
+    def decode_actions(
+        self, normalized: torch.Tensor | np.ndarray, unnorm_key: str | None = None
+    ) -> torch.Tensor | np.ndarray:
+        """The model's actions in physical units (`action_units`), computed in float64.
+
+        Args:
+            normalized: `(..., action_dim)`, nominally in [−1, 1].
+            unnorm_key: statistics to use; optional if there is one dataset.
+
+        Returns:
+            `(..., action_dim)`: a float32 tensor on the CPU for a tensor, a float64 array for an array.
+
+        Raises:
+            ValueError: no statistics, an unknown key, a wrong number of dimensions, or a value that is not finite.
+        """
+        statistics = self._checked_statistics(unnorm_key)["action"]
+        actions = unnormalize_actions(_as_array(normalized), statistics, self.gripper_dims)
+        return torch.from_numpy(actions).float() if isinstance(normalized, torch.Tensor) else actions
+
+    def normalize_state(
+        self, state: torch.Tensor | np.ndarray | Sequence[float], unnorm_key: str | None = None
+    ) -> torch.Tensor | np.ndarray:
+        """A state in physical units to [−1, 1]; dimensions that were constant in training give 0.
+
+        Args:
+            state: `(..., state_dim)`.
+            unnorm_key: statistics to use; optional if there is one dataset.
+
+        Returns:
+            `(..., state_dim)`: a float32 tensor on the CPU for a tensor, else a float64 array.
+
+        Raises:
+            ValueError: a model without state, no statistics, an unknown key, a wrong size, or a value not finite.
+        """
+        if self.state_dim is None:
+            raise ValueError("this model takes no state (state_dim is None); leave it out")
+        normalized = normalize_state(_as_array(state), self._checked_statistics(unnorm_key)["state"])
+        return torch.from_numpy(normalized).float() if isinstance(state, torch.Tensor) else normalized
+
+    def _checked_statistics(self, unnorm_key: str | None) -> dict[str, Any]:
+        """Statistics of one dataset, checked here too because `statistics` can be set at any time."""
+        key = self.resolve_unnorm_key(unnorm_key)
+        return check_statistics({key: self.statistics[key]}, self.action_dim, self.state_dim)[key]
+
+    def save_pretrained(self, save_directory: Any, push_to_hub: bool = False, **kwargs: Any) -> list[str]:
+        """Write processor_config.json, chat_template.jinja, the tokenizer and this code into one folder.
+
+        Raises:
+            ValueError: no statistics, or bad ones; nothing is written then.
+        """
+        if not self.statistics:
+            raise ValueError(
+                "a processor is not saved without statistics, as its model could not act; set processor.statistics = "
+                "{unnorm_key: {'action': {'q01': [...], 'q99': [...], 'mask': [...]}}} first"
+            )
+        self.statistics = check_statistics(self.statistics, self.action_dim, self.state_dim)
+        return super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
+
+    # Parts
+
+    def _encode(self, texts: list[str], **text_options: Any) -> dict[str, list]:
+        """Token ids and masks as lists, padded; never with special tokens that the text doesn't hold.
+
+        Padding is always on, for one text too: a fast tokenizer keeps the setting, and threads that share it would
+        otherwise change it under each other.
+        """
+        unknown = [name for name in text_options if name not in TEXT_OPTIONS]
+        if unknown:
+            raise ValueError(
+                f"unknown argument {unknown[0]!r}; accepted are {TEXT_OPTIONS}, the nearest is "
+                f"{nearest(unknown[0], TEXT_OPTIONS)!r}"
+            )
+        text_options.pop("return_text_replacement_offsets", None)  # nothing is replaced, so there are no such offsets
+        options = {"padding": True, "add_special_tokens": False, **text_options}
+        encoding = self.tokenizer(texts, **options)
+        longest = max(sum(mask) for mask in encoding["attention_mask"])
+        if longest > self.tokenizer.model_max_length:
+            raise ValueError(f"the prompt has {longest} tokens, the context holds {self.tokenizer.model_max_length}")
+        data = {name: encoding[name] for name in ("input_ids", "attention_mask")}
+        if "offset_mapping" in encoding:
+            data["offset_mapping"] = [
+                _monotone(offsets, mask)
+                for offsets, mask in zip(encoding["offset_mapping"], data["attention_mask"], strict=True)
+            ]
+        return data
+
+    def _check_image_tokens(self, input_ids: list[list[int]], num_images: int, per_text: list[int] | None) -> None:
+        """Refuse prompts whose image tokens don't match the images; `per_text` None if only their total is known."""
+        image_token_id = self.image_token_id
+        counts = [row.count(image_token_id) for row in input_ids]
+        if per_text is None:
+            whole = all(count % self.num_image_tokens == 0 for count in counts)
+            matching = whole and sum(counts) == num_images * self.num_image_tokens
+        else:
+            matching = counts == [number * self.num_image_tokens for number in per_text]
+        if not matching:
+            raise ValueError(
+                f"got {num_images if per_text is None else per_text} image(s), each takes {self.num_image_tokens} "
+                f"{IMAGE_TOKEN} tokens, but the prompts hold {counts}; give every image of the text, and no other"
+            )
+
+    def _vlm_pixels(self, frames: list[Image.Image]) -> torch.Tensor:
+        return normalized_pixels([squash(frame, self.image_size) for frame in frames], VLM_MEAN, VLM_STD)
+
+
+def _as_array(values: Any) -> np.ndarray:
+    if isinstance(values, torch.Tensor):
+        return values.detach().to("cpu", torch.float64).numpy()
+    return np.asarray(values)
+
+
+def _monotone(offsets: list[tuple[int, int]], mask: list[int]) -> list[tuple[int, int]]:
+    """Offsets with right padding placed at the end of the text instead of at 0, as the search for spans expects."""
+    end = max((stop for _, stop in offsets), default=0)
+    length = len(mask) - mask[::-1].index(1) if 1 in mask else 0
+    return [*offsets[:length], *[(end, end)] * (len(offsets) - length)]
+
+
+def _features(data: Mapping[str, Any], return_tensors: str | None) -> BatchFeature:
+    """Character offsets stay lists: they are bookkeeping on the way to a mask, not model inputs."""
+    return BatchFeature(dict(data), tensor_type=return_tensors, skip_tensor_conversion=["offset_mapping"])

@@ -1,0 +1,1 @@
+"""The two-stage training recipe (paper section 3.2)."""

@@ -1,0 +1,1 @@
+"""Readers and mixtures of robot and multimodal data (paper section 4.1)."""
