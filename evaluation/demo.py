@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import torch
 import typer
-from instructvla.evaluation.demo_scene import draw_tabletop_scene
 from PIL import Image, ImageOps, UnidentifiedImageError
 from safetensors import SafetensorError
 from transformers import AutoModel
+
+from instructvla.evaluation.demo_scene import draw_tabletop_scene
 
 if TYPE_CHECKING:  # matplotlib is an extra
     from matplotlib.axes import Axes
@@ -57,9 +58,10 @@ class DemoResult:
         span = f"{horizon} steps"
         if self.control_rate_hz:
             span += f" at {self.control_rate_hz:g} Hz, {horizon / self.control_rate_hz:.2f} s of motion"
+        words = "(acts without words)" if self.response is None else _one_line(self.response) or "(empty)"
         lines = [
             f"instruction  {_one_line(self.instruction)}",
-            f"response     {'(acts without words)' if self.response is None else _one_line(self.response) or '(empty)'}",
+            f"response     {words}",
             f"chunk        {span}",
             f"time         {self.seconds:.3f} s for this call on {self.device}",
             "",
@@ -185,6 +187,7 @@ def draw_result(images: Images, result: DemoResult) -> "Figure":
     for axes, (label, dims) in zip(rows, panels.items(), strict=True):
         _draw_panel(axes, label, dims, result)
     axes.set_xlabel("step")
+    right.align_ylabels()
     if result.control_rate_hz:
         rate = result.control_rate_hz
         top = right.axes[0].secondary_xaxis("top", functions=(lambda step: step / rate, lambda second: second * rate))
@@ -200,14 +203,15 @@ def save_picture(figure: "Figure", path: Path) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with warnings.catch_warnings(), partial.open("wb") as file:
-            warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # an emoji becomes a box
-            figure.savefig(file, format=path.suffix[1:].lower())
-        partial.replace(path)
+        try:
+            with warnings.catch_warnings(), partial.open("wb") as file:
+                warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # an emoji becomes a box
+                figure.savefig(file, format=path.suffix[1:].lower())
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
     except OSError as error:
         raise ValueError(f"the picture {path} cannot be written: {error.strerror}") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def check_request(instruction: str, output: Path) -> None:
@@ -247,12 +251,12 @@ def _draw_panel(axes: "Axes", label: str, dims: Sequence[int], result: DemoResul
             result.actions[:, dim], "o-", drawstyle=style, markersize=3, linewidth=1.4, label=result.action_names[dim]
         )
     if gripper:
-        axes.set_ylim(-0.15, 1.15)
+        axes.set_ylim(min(0, result.actions[:, dims].min()) - 0.15, max(1, result.actions[:, dims].max()) + 0.15)
     else:
         axes.axhline(0, color="0.6", linewidth=0.8, zorder=0)
     axes.set_ylabel(label, fontsize=9, parse_math=False)
     axes.grid(alpha=0.25)
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8, frameon=False)
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8, frameon=False, ncols=1 + len(dims) // 9)
 
 
 def _one_line(text: str) -> str:

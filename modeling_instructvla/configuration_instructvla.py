@@ -431,9 +431,9 @@ class InstructVLAConfig(PreTrainedConfig):
                 num_key_value_heads=2,
                 max_position_embeddings=4096,
                 rope_parameters={"rope_type": "default", "rope_theta": 1_000_000.0},
-                bos_token_id=0,
-                eos_token_id=2,
-                pad_token_id=0,
+                bos_token_id=2026,
+                eos_token_id=2028,
+                pad_token_id=2026,
                 tie_word_embeddings=False,
             ),
             "action_vision_config": ActionVisionConfig(embed_dim=128, depth=4, num_heads=4, image_size=112),
@@ -442,7 +442,7 @@ class InstructVLAConfig(PreTrainedConfig):
             ),
             "adapter_config": AdapterConfig(rank=16, alpha=32, scale_head_size=64),
             "num_action_queries": 16,
-            "image_token_id": 5,
+            "image_token_id": 2031,
             "query_token_id": 2032,
         }
         return cls(**(preset | fields))

@@ -256,12 +256,30 @@ class InstructVLAForConditionalGeneration(ActionGenerationMixin, PreTrainedModel
                     "actions. Assign model.processor, and save the model again to keep it."
                 )
             is_remote = type(self).__module__.startswith("transformers_modules.")
-            self._processor = AutoProcessor.from_pretrained(name, trust_remote_code=is_remote, **hub_arguments)
+            self.processor = AutoProcessor.from_pretrained(name, trust_remote_code=is_remote, **hub_arguments)
         return self._processor
 
     @processor.setter
     def processor(self, processor):
+        config = self.config
+        expected = {
+            "image_token_id": config.image_token_id,
+            "num_image_tokens": config.num_image_tokens,
+            "image_size": config.vision_config.image_size,
+            "action_image_size": config.action_vision_config.image_size,
+            "query_token_ids": list(range(config.query_token_id, config.query_token_id + config.num_action_queries)),
+            "action_dim": config.action_dim,
+            "state_dim": config.state_dim,
+            "cameras": config.cameras,
+        }
+        for name, value in expected.items():
+            if getattr(processor, name) != value:
+                raise ValueError(f"The processor's {name} is {getattr(processor, name)}, but the model needs {value}.")
         self._processor = processor
+
+    def processor_or_none(self):
+        """The processor, or None for a model that was made without one and not loaded from a checkpoint."""
+        return None if self._processor is None and self._processor_source is None else self.processor
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *model_args, output_loading_info=False, **kwargs):
@@ -302,10 +320,11 @@ class InstructVLAForConditionalGeneration(ActionGenerationMixin, PreTrainedModel
         """
         self.config.auto_map = dict(AUTO_MAP)
         if is_main_process:
-            if self._processor is None and self._processor_source is None:
+            processor = self.processor_or_none()
+            if processor is None:
                 logger.warning("Saving a model without a processor: it can't act until model.processor is assigned.")
             else:
-                self.processor.save_pretrained(save_directory)
+                processor.save_pretrained(save_directory)
             if write_model_card is not None:
                 write_model_card(self, save_directory)
         super().save_pretrained(
@@ -322,12 +341,19 @@ class InstructVLAForConditionalGeneration(ActionGenerationMixin, PreTrainedModel
         revision: str | None = None,
         create_pr: bool = False,
         max_shard_size="5GB",
+        evaluation: dict[str, str] | None = None,
     ) -> str:
-        """Upload what `save_pretrained` writes, the model card as README.md; returns the commit's address."""
+        """Upload what `save_pretrained` writes; `evaluation` (benchmark → result) goes into the model card.
+
+        Returns:
+            The address of the commit.
+        """
         api = HfApi(token=token)
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, max_shard_size=max_shard_size)
             repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+            if write_model_card is not None:
+                write_model_card(self, folder, repo_id, evaluation)
             commit = api.upload_folder(
                 repo_id=repo_id,
                 folder_path=folder,

@@ -86,7 +86,7 @@ def action_messages(instruction: str, response: str | None, special_tokens: Iter
     control += QUERY_PATTERN.findall(instruction)
     if control:
         raise ValueError(f"the instruction {instruction!r} holds control tokens: {sorted(set(control))}; remove them")
-    if response not in RESPONSE_REQUESTS:
+    if not isinstance(response, str | None) or response not in RESPONSE_REQUESTS:
         choices = [str(choice) for choice in RESPONSE_REQUESTS]
         raise ValueError(
             f"unknown response {response!r}; choose from {choices}, the nearest is {nearest(response, choices)!r}"

@@ -110,19 +110,34 @@ class InstructVLAProcessor(ProcessorMixin):
         self.image_size = image_size
         self.action_image_size = action_image_size
         self.action_crop_pct = action_crop_pct
-        self.cameras = list(cameras)
+        self.cameras = cameras if isinstance(cameras, str) else list(cameras)
         self.action_dim = action_dim
         self.state_dim = state_dim
+        self._check_sizes()
         self.statistics = check_statistics(statistics, action_dim, state_dim) if statistics else None
         self.action_names = self._per_action("action_names", action_names, ACTION_NAMES)
         self.action_units = self._per_action("action_units", action_units, ACTION_UNITS)
         self.gripper_dims = self._gripper_dims(gripper_dims)
         self.gripper_convention = gripper_convention
         self.control_rate_hz = dict(control_rate_hz or {})
-        self._check_fields()
+        self._check_control_rates()
         self._check_tokenizer()
 
     # Construction checks
+
+    def _check_sizes(self) -> None:
+        counts = ["num_image_tokens", "num_action_queries", "image_size", "action_image_size", "action_dim"]
+        for field in counts if self.state_dim is None else [*counts, "state_dim"]:
+            value = getattr(self, field)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{field} must be a positive integer, got {value!r}")
+        if not 0.0 < self.action_crop_pct <= 1.0:
+            raise ValueError(f"action_crop_pct must be above 0 and at most 1, got {self.action_crop_pct!r}")
+        listed = isinstance(self.cameras, list) and self.cameras
+        if not listed or not all(isinstance(name, str) and name for name in self.cameras):
+            raise ValueError(f"cameras must be a list of at least one name, got {self.cameras!r}")
+        if len(set(self.cameras)) != len(self.cameras):
+            raise ValueError(f"cameras must have distinct names, got {self.cameras}")
 
     def _per_action(self, field: str, given: Sequence[str] | None, default: Sequence[str]) -> list[str]:
         values = list(default if given is None else given)
@@ -138,24 +153,7 @@ class InstructVLAProcessor(ProcessorMixin):
             raise ValueError(f"gripper_dims must lie in 0..{self.action_dim - 1}, got {dims}")
         return dims
 
-    def _check_fields(self) -> None:
-        counts = (
-            "num_image_tokens",
-            "num_action_queries",
-            "image_size",
-            "action_image_size",
-            "action_dim",
-            "state_dim",
-        )
-        for field in counts:
-            value = getattr(self, field)
-            if not (isinstance(value, int) and value > 0) and not (field == "state_dim" and value is None):
-                raise ValueError(f"{field} must be a positive integer, got {value!r}")
-        if not 0.0 < self.action_crop_pct <= 1.0:
-            raise ValueError(f"action_crop_pct must be above 0 and at most 1, got {self.action_crop_pct!r}")
-        named = self.cameras and all(isinstance(camera, str) and camera for camera in self.cameras)
-        if not named or len(set(self.cameras)) != len(self.cameras):
-            raise ValueError(f"cameras must be distinct names, at least one, got {self.cameras}")
+    def _check_control_rates(self) -> None:
         for key, rate in self.control_rate_hz.items():
             if self.statistics and key not in self.statistics:
                 raise ValueError(f"control_rate_hz has the key {key!r}; the statistics have {list(self.statistics)}")
@@ -166,17 +164,25 @@ class InstructVLAProcessor(ProcessorMixin):
         if not self.tokenizer.is_fast or self.tokenizer.pad_token_id is None:
             raise ValueError("the tokenizer must be a fast one and have a pad token")
         queries = [query_token(index) for index in range(self.num_action_queries)]
-        ids = self._encode([*PROMPT_TOKENS, *queries])["input_ids"]
-        tokens = [[i for i in row if i != self.tokenizer.pad_token_id] for row in ids]
-        missing = [token for token, row in zip([*PROMPT_TOKENS, *queries], tokens, strict=True) if len(row) != 1]
+        tokens = [*PROMPT_TOKENS, *queries]
+        encoding = self._encode(tokens)
+        rows = [
+            [token_id for token_id, kept in zip(ids, mask, strict=True) if kept]
+            for ids, mask in zip(encoding["input_ids"], encoding["attention_mask"], strict=True)
+        ]
+        missing = [
+            token
+            for token, row in zip(tokens, rows, strict=True)
+            if self.tokenizer.convert_ids_to_tokens(row) != [token]
+        ]
         if missing:
             shown = missing if len(missing) <= 8 else [*missing[:4], "…", *missing[-2:]]
             raise ValueError(
                 f"the tokenizer lacks {len(missing)} special token(s): {shown}; add them with "
                 "tokenizer.add_tokens([...], special_tokens=True) and resize the model's embeddings to match"
             )
-        first = tokens[len(PROMPT_TOKENS)][0]
-        if [row[0] for row in tokens[len(PROMPT_TOKENS) :]] != list(range(first, first + len(queries))):
+        query_ids = [row[0] for row in rows[len(PROMPT_TOKENS) :]]
+        if query_ids != list(range(query_ids[0], query_ids[0] + len(queries))):
             raise ValueError(f"{queries[0]} … {queries[-1]} must have consecutive token ids in this order")
 
     # Token ids
@@ -218,9 +224,10 @@ class InstructVLAProcessor(ProcessorMixin):
 
         A message is `{"role": "system" | "user" | "assistant", "content": ...}`, its content a string or a list of
         `{"type": "text", "text": ...}` and, for the user, `{"type": "image", "image": ...}`, where the image is
-        anything that `__call__` accepts, or a "url", "path" or "base64" in its place. With `tokenize=True, return_dict=True,
-        return_assistant_tokens_mask=True` the result holds `assistant_masks`, 1 where a token carries loss: the
-        assistant's words up to and including `<|im_end|>`. Other arguments are those of `ProcessorMixin`.
+        anything that `__call__` accepts, or a "url", "path" or "base64" in its place. With `tokenize=True`,
+        `return_dict=True` and `return_assistant_tokens_mask=True` the result holds `assistant_masks`, 1 where a token
+        carries loss: the assistant's words up to and including `<|im_end|>`. Other arguments are those of
+        `ProcessorMixin`.
 
         Raises:
             ValueError: a malformed conversation, an image that is missing or can't be read.
@@ -262,8 +269,8 @@ class InstructVLAProcessor(ProcessorMixin):
             text_options: options of the tokenizer call, such as `padding_side`.
 
         Returns:
-            input_ids and attention_mask `(batch, seq)`, pixel_values `(num_images, 3, image_size, image_size)` and, unless
-            the text is a chat prompt, what `action_inputs` returns. Images alone give no input_ids.
+            input_ids and attention_mask `(batch, seq)`, pixel_values `(num_images, 3, image_size, image_size)` and,
+            unless the text is a chat prompt, what `action_inputs` returns. Images alone give no input_ids.
 
         Raises:
             ValueError: any input that is missing, of another size or number, or unreadable; the message names it.
@@ -323,24 +330,18 @@ class InstructVLAProcessor(ProcessorMixin):
             ValueError: as `__call__`.
         """
         rows = camera_rows(images, self.cameras, self.cameras)
+        data = {} if state is None else {"state": self._state_rows(state, unnorm_key, len(rows))}
+        if state is None and self.state_dim is not None:
+            raise ValueError(f"this model needs a state of {self.state_dim} values, got none")
+        if unnorm_key is not None:
+            self.resolve_unnorm_key(unnorm_key)
         views = [
             expert_view(row[camera], self.action_image_size, self.action_crop_pct)
             for row in rows
             for camera in self.cameras
         ]
         pixels = normalized_pixels(views, IMAGENET_MEAN, IMAGENET_STD)
-        data = {"action_pixel_values": pixels.unflatten(0, (len(rows), len(self.cameras)))}
-        if unnorm_key is not None:
-            self.resolve_unnorm_key(unnorm_key)
-        if self.state_dim is not None and state is None:
-            raise ValueError(f"this model needs a state of {self.state_dim} values, got none")
-        if state is not None:
-            normalized = np.atleast_2d(self.normalize_state(_as_array(state), unnorm_key))  # (batch, state_dim)
-            if normalized.shape != (len(rows), self.state_dim):
-                raise ValueError(
-                    f"state must have shape ({len(rows)}, {self.state_dim}), one row per image, got {np.shape(state)}"
-                )
-            data["state"] = torch.from_numpy(normalized.astype(np.float32))
+        data["action_pixel_values"] = pixels.unflatten(0, (len(rows), len(self.cameras)))
         return BatchFeature(data)
 
     # Statistics
@@ -458,6 +459,15 @@ class InstructVLAProcessor(ProcessorMixin):
                 f"got {num_images if per_text is None else per_text} image(s), each takes {self.num_image_tokens} "
                 f"{IMAGE_TOKEN} tokens, but the prompts hold {counts}; give every image of the text, and no other"
             )
+
+    def _state_rows(self, state: Any, unnorm_key: str | None, batch: int) -> torch.Tensor:
+        """Normalised states, `(batch, state_dim)` float32."""
+        normalized = self.normalize_state(_as_array(state), unnorm_key)
+        if normalized.shape != (batch, self.state_dim) and (batch != 1 or normalized.ndim != 1):
+            raise ValueError(
+                f"state must have shape ({batch}, {self.state_dim}), a row per image, got {normalized.shape}"
+            )
+        return torch.from_numpy(normalized.astype(np.float32)).reshape(batch, self.state_dim)
 
     def _vlm_pixels(self, frames: list[Image.Image]) -> torch.Tensor:
         return normalized_pixels([squash(frame, self.image_size) for frame in frames], VLM_MEAN, VLM_STD)

@@ -141,12 +141,12 @@ class HubServer(ThreadingHTTPServer):
         self.shutdown()
         self.server_close()
         self.thread.join()
-        if self.failures and error is None:
-            raise RuntimeError("the hub server failed on a request") from self.failures[0]
+        if self.failures:
+            raise BaseExceptionGroup("the hub server failed", [*self.failures, *([error] if error else [])])
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        if not isinstance(sys.exception(), ConnectionError):  # a client may leave at any time
-            self.failures.append(sys.exception())
+        if not isinstance(error := sys.exception(), ConnectionError):  # a client may leave at any time
+            self.failures.append(error)
 
 
 class HubHandler(BaseHTTPRequestHandler):
@@ -156,6 +156,7 @@ class HubHandler(BaseHTTPRequestHandler):
     """
 
     disable_nagle_algorithm = True  # headers and body are two writes; Nagle may delay the second by 40 ms
+    timeout = 30  # seconds without data from the client
     server: HubServer
 
     def answer(self) -> None:
@@ -232,7 +233,7 @@ class HubHandler(BaseHTTPRequestHandler):
         return {"errors": [], "warnings": []}
 
     def create_repo(self) -> Any:
-        kind = f"{self.json.get('type', 'model')}s"
+        kind = f"{self.json.get('type') or 'model'}s"
         if kind not in ("models", "datasets"):
             raise HubError(400, f"repositories of {kind} are not implemented")
         name = f"{self.json.get('organization') or self.server.user}/{self.json['name']}"
@@ -251,8 +252,7 @@ class HubHandler(BaseHTTPRequestHandler):
         commit, folder = self.commit, self.fields.get("path", "")
         if folder and commit.describe_folder(folder) is None:
             raise HubError(404, f"{folder} does not exist on {commit.sha}", "EntryNotFound")
-        start = len(folder) + 1 if folder else 0
-        found = {}
+        found, start = {}, len(folder) + 1 if folder else 0
         for path, blob in commit.files.items():
             if not folder or path.startswith(f"{folder}/"):
                 parents = [path[: start + slash.start()] for slash in re.finditer("/", path[start:])]
@@ -289,14 +289,12 @@ class HubHandler(BaseHTTPRequestHandler):
         return {"files": answers}
 
     def lfs_batch(self) -> Any:
-        _ = self.repo  # refuses an unknown one
-        answers = []
-        for answer in self.json["objects"]:
+        _, answers = self.repo, self.json["objects"]  # `repo` refuses an unknown one
+        for answer in answers:
             if answer["oid"] not in self.server.lfs_objects:
                 self.server.lfs_expected[answer["oid"]] = answer["size"]
                 href = f"{self.server.endpoint}/lfs-storage/{answer['oid']}"
                 answer["actions"] = {"upload": {"href": href}, "verify": {"href": f"{href}/verify"}}
-            answers.append(answer)
         return {"transfer": "basic", "objects": answers}
 
     def lfs_upload(self) -> Any:
@@ -343,10 +341,9 @@ class HubHandler(BaseHTTPRequestHandler):
             raise HubError(404, f"{key}: A file with this name doesn't exist: {path}", "EntryNotFound")
 
     def resolve(self) -> Response:
-        commit, path = self.commit, self.fields["path"]
-        if path not in commit.files:
+        commit, blob = self.commit, self.commit.files.get(self.fields["path"])
+        if blob is None:
             raise HubError(404, "Entry not found", "EntryNotFound", **{"X-Repo-Commit": commit.sha})
-        blob = commit.files[path]
         headers = {"X-Repo-Commit": commit.sha, "ETag": f'"{blob.etag}"', "Accept-Ranges": "bytes"}
         if blob.lfs:
             headers |= {"X-Linked-Size": str(len(blob.content)), "X-Linked-Etag": f'"{blob.etag}"'}
@@ -368,14 +365,13 @@ ROUTES = (  # methods, path, method of HubHandler, who may: "open" all, "read" t
     ("GET", "/api/whoami-v2", "whoami", "write"),
     ("POST", "/api/validate-yaml", "validate_card", "open"),
     ("POST", "/api/repos/create", "create_repo", "write"),
-    ("GET", API + "/revision" + REVISION, "info", "read"),
     ("GET", API + "/tree" + REVISION + "(?:/(?P<path>.+))?", "tree", "read"),
     ("POST", API + "/paths-info" + REVISION, "paths_info", "read"),
     ("GET", API + "/refs", "refs", "read"),
     ("POST", API + "/(?P<ref>branch|tag)/(?P<name>[^/]+)", "create_ref", "write"),
     ("POST", API + "/preupload" + REVISION, "preupload", "write"),
     ("POST", API + "/commit" + REVISION, "create_commit", "write"),
-    ("GET", API, "info", "read"),
+    ("GET", API + "(?:/revision" + REVISION + ")?", "info", "read"),
     ("POST", WEB + r"\.git/info/lfs/objects/batch", "lfs_batch", "write"),
     ("PUT", "/lfs-storage/(?P<oid>[0-9a-f]{64})", "lfs_upload", "open"),  # clients send no token to storage
     ("POST", "/lfs-storage/(?P<oid>[0-9a-f]{64})/verify", "lfs_verify", "write"),
@@ -396,8 +392,8 @@ def run_with_endpoint(
     env |= {"HF_ENDPOINT": server.endpoint, "HF_HOME": str(tmp_path / "hf_home"), "HF_HUB_DISABLE_XET": "1"}
     env |= {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     env |= ({"HF_TOKEN": server.token} if server.token else {}) | dict(extra_env or {})
-    options = {"cwd": tmp_path, "env": env, "capture_output": True, "text": True, "timeout": timeout}
-    child = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=False, **options)
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    child = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=timeout)
     if child.returncode != 0:
         raise AssertionError(f"the child exited with {child.returncode}\n{child.stdout}\n{child.stderr}")
     return child

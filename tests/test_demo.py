@@ -1,8 +1,6 @@
 """Claims about the demo, most of them on a stand-in model with the public interface of the real one."""
 
 import os
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,7 +10,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from instructvla.evaluation import demo
-from instructvla.evaluation.demo_scene import draw_tabletop_scene
+
+FRAME = Image.linear_gradient("L").resize((64, 48)).convert("RGB")
 
 
 class StandIn:
@@ -47,7 +46,7 @@ def stand_in(monkeypatch) -> StandIn:
 @pytest.fixture
 def frame(tmp_path) -> str:
     path = tmp_path / "frame.png"
-    draw_tabletop_scene(size=64).save(path)
+    FRAME.save(path)
     return str(path)
 
 
@@ -95,7 +94,7 @@ def test_options_reach_the_model(stand_in, frame, tmp_path):
 
 
 def test_the_seed_alone_decides_the_motion(tmp_path):
-    results = [demo.run_demo(StandIn(), draw_tabletop_scene(), seed=s, output=tmp_path / "o.png") for s in (3, 3, 4)]
+    results = [demo.run_demo(StandIn(), FRAME, seed=s, output=tmp_path / "o.png") for s in (3, 3, 4)]
     assert np.array_equal(results[0].actions, results[1].actions)
     assert not np.array_equal(results[0].actions, results[2].actions)
 
@@ -104,7 +103,7 @@ def test_the_seed_alone_decides_the_motion(tmp_path):
     "text", ["costs $5 and $x_1$", "prends la cuillère à l'évier 🤖 日本", "one\ntwo\x1b[31m\x00", "very " * 200, ""]
 )
 def test_any_response_can_be_drawn_and_stays_on_one_line(text, tmp_path, recwarn):
-    result = demo.run_demo(StandIn(response=text), draw_tabletop_scene(), output=tmp_path / "out.png")
+    result = demo.run_demo(StandIn(response=text), FRAME, output=tmp_path / "out.png")
     shown = next(line for line in result.report().splitlines() if line.startswith("response"))
     assert shown.isprintable()
     assert not recwarn.list
@@ -113,7 +112,7 @@ def test_any_response_can_be_drawn_and_stays_on_one_line(text, tmp_path, recwarn
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1", "LA", "CMYK"])
 def test_pictures_of_any_mode_reach_the_model_as_they_are(mode, stand_in, tmp_path):
     path = tmp_path / ("frame.tif" if mode == "CMYK" else "frame.png")
-    draw_tabletop_scene(size=48).convert(mode).save(path)
+    FRAME.convert(mode).save(path)
     result = command("--image", str(path), "--output", str(tmp_path / "out.png"))
     assert result.exit_code == 0, result.output
     assert stand_in.request["images"].mode == mode
@@ -122,12 +121,12 @@ def test_pictures_of_any_mode_reach_the_model_as_they_are(mode, stand_in, tmp_pa
 def test_a_turned_photograph_is_set_upright(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # orientation: the camera was turned
-    draw_tabletop_scene(size=64).resize((80, 40)).save(tmp_path / "photo.jpg", exif=exif)
+    FRAME.resize((80, 40)).save(tmp_path / "photo.jpg", exif=exif)
     assert demo.read_image(str(tmp_path / "photo.jpg")).size == (40, 80)
 
 
 def bad_requests(folder) -> dict[str, tuple[list[str], str]]:
-    draw_tabletop_scene(size=64).save(folder / "good.png")
+    FRAME.save(folder / "good.png")
     whole = (folder / "good.png").read_bytes()
     (folder / "cut.png").write_bytes(whole[: len(whole) // 2])
     (folder / "text.png").write_text("not a picture")
@@ -216,9 +215,8 @@ def test_a_model_of_another_kind_is_refused_by_name(tmp_path):
         demo.load_model(str(tmp_path))
 
 
-def test_the_real_default_runs_as_a_module(tmp_path):
-    picture = tmp_path / "out.png"
-    arguments = [sys.executable, "-m", "instructvla.evaluation.demo", "--output", str(picture)]
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert "untrained" in done.stdout and picture.stat().st_size > 20_000
+def test_the_real_default_answers_and_draws(tmp_path):
+    result = command("--output", str(tmp_path / "out.png"))
+    assert result.exit_code == 0, result.output
+    assert "untrained" in result.stdout and "16 steps" in result.stdout
+    assert (tmp_path / "out.png").stat().st_size > 20_000

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from instructvla.evaluation.demo_scene import draw_tabletop_scene
 
 

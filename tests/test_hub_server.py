@@ -1,7 +1,7 @@
 """The in-memory Hub against the real clients, each in a child process of its own."""
 
 from collections.abc import Iterator
-from http.client import HTTPConnection
+from http.client import HTTPConnection, RemoteDisconnected
 from pathlib import Path
 
 import pytest
@@ -209,6 +209,15 @@ def test_unannounced_objects_and_unknown_routes_are_refused(
     assert connection.getresponse().status == status
     connection.close()
     assert hub.requests == [(method, path, status)]
+
+
+def test_failure_of_the_server_is_raised_where_its_block_ends() -> None:
+    with pytest.raises(ExceptionGroup, match="the hub server failed"), HubServer() as hub:
+        connection = HTTPConnection("127.0.0.1", hub.server_port, timeout=10)
+        connection.request("POST", "/api/repos/create", body=b"no JSON")
+        with pytest.raises(RemoteDisconnected):
+            connection.getresponse()
+        connection.close()
 
 
 def test_failing_child_raises_with_its_error_output(hub: HubServer, tmp_path: Path) -> None:

@@ -3,6 +3,9 @@
 import re
 
 import pytest
+from tokenizers import pre_tokenizers
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
 from instructvla.processing.make_nano_tokenizer import (
     DEFAULT_FOLDER,
     QUERY_TOKENS,
@@ -11,8 +14,6 @@ from instructvla.processing.make_nano_tokenizer import (
     language_motions,
     write_tokenizer,
 )
-from tokenizers import pre_tokenizers
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 TEXTS = [
     "put the spoon on the towel",

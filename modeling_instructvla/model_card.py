@@ -1,0 +1,51 @@
+"""The model card that travels with a checkpoint as README.md, from the template `model_card.md`."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from string import Template
+
+TEMPLATE = Path(__file__).with_name("model_card.md")
+
+
+def markdown_table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def render_model_card(model, repo_id: str, evaluation: Mapping[str, str] | None = None) -> str:
+    """The card's text.
+
+    Args:
+        model: an `InstructVLAForConditionalGeneration`, with or without a processor.
+        repo_id: "organisation/name" or the folder that the example loads.
+        evaluation: benchmark → result, as an evaluation command printed it.
+    """
+    config, processor = model.config, model.processor_or_none()
+    statistics = "This checkpoint has no statistics: it can chat, but not act."
+    if processor is not None and processor.statistics:
+        rate = processor.control_rate_hz
+        rows = [[key, f"{rate[key]:g} Hz" if key in rate else "not recorded"] for key in processor.statistics]
+        statistics = markdown_table(["unnorm_key", "control rate"], rows)
+    results = "No evaluation is recorded for this checkpoint."
+    if evaluation:
+        results = markdown_table(["benchmark", "result"], [[name, result] for name, result in evaluation.items()])
+    stage = "stage 2, vision-language-action instruction tuning" if config.thinks_by_default else "stage 1, action pre-training"
+    return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
+        model_name=repo_id.rstrip("/").split("/")[-1],
+        repo_id=repo_id,
+        parameters=f"{sum(parameter.numel() for parameter in model.parameters()):,}",
+        horizon=config.horizon,
+        action_dim=config.action_dim,
+        cameras=", ".join(config.cameras),
+        statistics_table=statistics,
+        stage=stage,
+        attention=config.action_expert_config.attention,
+        evaluation_table=results,
+    )
+
+
+def write_model_card(model, folder: str | Path, repo_id: str | None = None, evaluation=None) -> None:
+    """Write the card into `folder` as README.md; arguments as in `render_model_card`."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "README.md").write_text(render_model_card(model, repo_id or folder.name, evaluation), encoding="utf-8")

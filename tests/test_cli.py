@@ -1,0 +1,46 @@
+"""Claims about the `instructvla` command."""
+
+import ast
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from instructvla import cli
+from instructvla.evaluation import demo
+
+
+def command(*arguments: str):
+    return CliRunner().invoke(cli.app, list(arguments), prog_name="instructvla")
+
+
+def test_help_lists_every_command():
+    result = command("--help")
+    assert result.exit_code == 0
+    assert all(name in result.stdout for name in cli.COMMANDS)
+
+
+def test_finding_a_command_imports_nothing_heavy():
+    tree = ast.parse(Path(cli.__file__).read_text(encoding="utf-8"))
+    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert imported == {"collections.abc", "importlib", "typer"}
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_help_of_a_command_is_the_help_of_its_module(name):
+    result = command(name, "--help")
+    assert result.exit_code == 0
+    assert f"Usage: instructvla {name} [OPTIONS]" in result.stdout
+
+
+def test_arguments_and_exit_codes_pass_through(tmp_path):
+    arguments = ["--image", str(tmp_path / "none.png")]
+    through, direct = command("demo", *arguments), CliRunner().invoke(demo.app, arguments)
+    assert (through.exit_code, through.stderr) == (direct.exit_code, direct.stderr) == (2, direct.stderr)
+    assert "does not exist" in through.stderr
+
+
+def test_an_unknown_command_is_refused():
+    result = command("fly")
+    assert result.exit_code == 2 and "fly" in result.stderr
