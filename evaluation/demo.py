@@ -87,7 +87,7 @@ def run_demo(
     starting noise; `note`: a caution that the report and the picture show. Raises `ValueError` for a bad request, and
     writes nothing then.
     """
-    generator = torch.Generator(model.device).manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     start = time.perf_counter()
     answer = model.generate_action(
         images, instruction, state=state, unnorm_key=unnorm_key, think=think, generator=generator

@@ -94,13 +94,12 @@ class ActionGenerationMixin:
         """
         if reuse_latent and context is None:
             raise ValueError("reuse_latent=True needs the context of an earlier call; pass context=out.context.")
-        expert_inputs = self.processor.action_inputs(images, state=state, unnorm_key=unnorm_key)
-        noise = self.initial_noise(len(expert_inputs["action_pixel_values"]), generator, noise)
+        expert_inputs = self.expert_inputs(images, state, unnorm_key, num_inference_steps, generator, noise)
         if reuse_latent:
             self.check_context(context, text)
         else:
             context = self.encode(images, text, think=think, context=context, max_new_tokens=max_new_tokens)
-        return self.run_action_expert(context, expert_inputs, unnorm_key, num_inference_steps, noise)
+        return self.run_action_expert(context, expert_inputs, unnorm_key)
 
     @torch.no_grad()
     def encode(
@@ -134,7 +133,7 @@ class ActionGenerationMixin:
         if think:
             response_ids, latent_actions = self.think(prompt, prompt_mask, max_new_tokens)
         else:
-            tails = [self.after_response(ids) for ids in response_ids or [None] * len(prompt)]
+            tails = [self.assistant_turn(ids) for ids in response_ids or [None] * len(prompt)]
             tail, tail_mask = self.left_padded(tails)
             embeds = torch.cat([prompt, self.language_model.embed_tokens(tail)], dim=1)
             hidden = self.extend(embeds, torch.cat([prompt_mask, tail_mask], dim=1))
@@ -159,29 +158,31 @@ class ActionGenerationMixin:
         noise: torch.Tensor | None = None,
     ) -> InstructVLAActionOutput:
         """The action expert's half of `generate_action`, with the same arguments: from a latent action to actions."""
-        expert_inputs = self.processor.action_inputs(images, state=state, unnorm_key=unnorm_key)
-        noise = self.initial_noise(len(expert_inputs["action_pixel_values"]), generator, noise)
-        return self.run_action_expert(context, expert_inputs, unnorm_key, num_inference_steps, noise)
+        expert_inputs = self.expert_inputs(images, state, unnorm_key, num_inference_steps, generator, noise)
+        return self.run_action_expert(context, expert_inputs, unnorm_key)
 
-    def run_action_expert(
-        self, context, expert_inputs, unnorm_key, num_inference_steps, noise
-    ) -> InstructVLAActionOutput:
+    def expert_inputs(self, images, state, unnorm_key, num_inference_steps, generator, noise) -> dict:
+        """What the action expert takes beside the latent action, checked."""
         self.check_evaluating()
-        batch = len(expert_inputs["action_pixel_values"])
+        if num_inference_steps is not None and num_inference_steps < 1:
+            raise ValueError(f"num_inference_steps is {num_inference_steps}, but it must be at least 1.")
+        self.processor.resolve_unnorm_key(unnorm_key)
+        inputs = self.processor.action_inputs(images, state=state, unnorm_key=unnorm_key).to(self.device)
+        return {
+            "pixel_values": inputs["action_pixel_values"],
+            "state": inputs.get("state"),
+            "noise": self.initial_noise(len(inputs["action_pixel_values"]), generator, noise),
+            "num_steps": num_inference_steps,
+        }
+
+    def run_action_expert(self, context: ActionContext, expert_inputs: dict, unnorm_key) -> InstructVLAActionOutput:
+        batch = len(expert_inputs["pixel_values"])
         if batch != len(context):
             raise ValueError(
                 f"Got images for {batch} rows, but the context has {len(context)}; give one image per row."
             )
-        if num_inference_steps is not None and num_inference_steps < 1:
-            raise ValueError(f"num_inference_steps is {num_inference_steps}, but it must be at least 1.")
-        sampled = self.action_expert.sample(
-            context.latent_actions,
-            num_steps=num_inference_steps,
-            noise=noise,
-            pixel_values=expert_inputs["action_pixel_values"].to(self.device),
-            state=expert_inputs["state"].to(self.device) if "state" in expert_inputs else None,
-        )
-        normalized = self.processor.clip_actions(sampled.cpu())
+        sampled = self.action_expert.sample(context.latent_actions, **expert_inputs)
+        normalized = self.processor.clip_actions(sampled)
         return InstructVLAActionOutput(
             actions=self.processor.decode_actions(normalized, unnorm_key),
             normalized_actions=normalized,
@@ -228,10 +229,10 @@ class ActionGenerationMixin:
 
         tails = []
         for i, (row, response) in enumerate(zip(rows, responses, strict=True)):
-            tail = self.after_response(response)
-            kept = common_prefix(row[:cached], response + tail)
+            turn = self.assistant_turn(response)
+            kept = common_prefix(row[:cached], turn)
             mask[i, prompt.shape[1] + kept :] = 0
-            tails.append((response + tail)[kept:])
+            tails.append(turn[kept:])
         tail, tail_mask = self.left_padded(tails)
         hidden = self.extend(self.language_model.embed_tokens(tail), torch.cat([mask, tail_mask], dim=1), cache)
         return responses, hidden[:, -self.config.num_action_queries :]
@@ -241,9 +242,10 @@ class ActionGenerationMixin:
         positions = (mask.long().cumsum(dim=1) - 1).clamp(min=0)[:, -embeds.shape[1] :]
         return self.language_model(embeds, mask, positions, cache)
 
-    def after_response(self, response: list[int] | None) -> list[int]:
-        """What follows the response: exactly one space and all queries; without a response, the queries alone."""
-        return ([] if response is None else self.processor.space_token_ids) + self.processor.query_token_ids
+    def assistant_turn(self, response: list[int] | None) -> list[int]:
+        """The response, exactly one space and all queries; without a response, the queries alone."""
+        spoken = [] if response is None else response + self.processor.space_token_ids
+        return spoken + self.processor.query_token_ids
 
     def without_trailing_space(self, ids: list[int]) -> list[int]:
         """The ids without the white space at their end, which may be a part of the last token."""

@@ -29,7 +29,11 @@ def render_model_card(model, repo_id: str, evaluation: Mapping[str, str] | None 
     results = "No evaluation is recorded for this checkpoint."
     if evaluation:
         results = markdown_table(["benchmark", "result"], [[name, result] for name, result in evaluation.items()])
-    stage = "stage 2, vision-language-action instruction tuning" if config.thinks_by_default else "stage 1, action pre-training"
+    stage = (
+        "stage 2, vision-language-action instruction tuning"
+        if config.thinks_by_default
+        else "stage 1, action pre-training"
+    )
     return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         model_name=repo_id.rstrip("/").split("/")[-1],
         repo_id=repo_id,

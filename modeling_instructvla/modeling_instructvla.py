@@ -224,15 +224,14 @@ class InstructVLAForConditionalGeneration(ActionGenerationMixin, PreTrainedModel
         if generation_config.use_cache and model_kwargs.get("past_key_values") is None:
             model_kwargs["past_key_values"] = self.language_model.new_cache()
 
-    @staticmethod
-    def _expand_inputs_for_generation(expand_size=1, is_encoder_decoder=False, input_ids=None, **model_kwargs):
-        pixel_values = model_kwargs.get("pixel_values")
+    def _expand_inputs_for_generation(self, *, expand_size=1, input_ids=None, pixel_values=None, **kwargs):
         if expand_size > 1 and pixel_values is not None and len(pixel_values) != len(input_ids):
             raise ValueError(
                 f"Several sequences per prompt need exactly one image per prompt; got {len(pixel_values)} images for "
                 f"{len(input_ids)} prompts. Generate one sequence per prompt, or one prompt at a time."
             )
-        return GenerationMixin._expand_inputs_for_generation(expand_size, is_encoder_decoder, input_ids, **model_kwargs)
+        kwargs = {"expand_size": expand_size, "input_ids": input_ids, "pixel_values": pixel_values, **kwargs}
+        return super()._expand_inputs_for_generation(**kwargs)
 
     # Loading and saving
 

@@ -1,4 +1,4 @@
-"""The embedded nano model: about 5 M parameters and its own tokenizer, for tests and for a first run without a download."""
+"""The embedded nano model: about 5 M parameters and its own tokenizer, for tests and for runs without a download."""
 
 from pathlib import Path
 

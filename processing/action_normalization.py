@@ -90,13 +90,21 @@ def resolve_unnorm_key(keys: Sequence[str], unnorm_key: str | None) -> str:
     return unnorm_key
 
 
+def clip_actions(normalized: np.ndarray, gripper_dims: Sequence[int]) -> np.ndarray:
+    """Clip to [−1, 1]; a gripper dimension becomes 0 below 0.5, else 1. `(..., action_dim)` in and out, a copy."""
+    actions = normalized.clip(-1.0, 1.0)
+    for dim in gripper_dims:
+        actions[..., dim] = actions[..., dim] >= 0.5
+    return actions
+
+
 def unnormalize_actions(
     normalized: np.ndarray, statistics: Mapping[str, Any], gripper_dims: Sequence[int]
 ) -> np.ndarray:
     """Physical actions from the model's, as the released evaluation computes them.
 
-    Clip to [−1, 1]; a gripper dimension becomes 0 below 0.5, else 1; then the masked dimensions (all, if the statistics
-    have no mask) become 0.5·(a + 1)·(q99 − q01) + q01.
+    After `clip_actions` the masked dimensions (all, if the statistics have no mask) become
+    0.5·(a + 1)·(q99 − q01) + q01.
 
     Args:
         normalized: `(..., action_dim)`.
@@ -110,9 +118,7 @@ def unnormalize_actions(
         ValueError: a wrong number of dimensions, or a value that is not finite.
     """
     low, high = (np.asarray(statistics[field], np.float64) for field in REQUIRED_FIELDS)
-    actions = _checked(normalized, len(low), "normalized actions").clip(-1.0, 1.0)
-    for dim in gripper_dims:
-        actions[..., dim] = actions[..., dim] >= 0.5
+    actions = clip_actions(_checked(normalized, len(low), "normalized actions"), gripper_dims)
     mask = np.asarray(statistics.get("mask", True), bool)
     return np.where(mask, 0.5 * (actions + 1.0) * (high - low) + low, actions)
 

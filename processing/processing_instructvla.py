@@ -10,7 +10,14 @@ from PIL import Image
 from transformers import BatchFeature, PreTrainedTokenizerBase
 from transformers.processing_utils import ProcessorMixin
 
-from .action_normalization import check_statistics, nearest, normalize_state, resolve_unnorm_key, unnormalize_actions
+from .action_normalization import (
+    check_statistics,
+    clip_actions,
+    nearest,
+    normalize_state,
+    resolve_unnorm_key,
+    unnormalize_actions,
+)
 from .chat_prompts import (
     IMAGE_TOKEN,
     PROMPT_TOKENS,
@@ -358,6 +365,17 @@ class InstructVLAProcessor(ProcessorMixin):
                 "{'action': {'q01': [...], 'q99': [...], 'mask': [...]}}} to those of the training data"
             )
         return resolve_unnorm_key(list(self.statistics), unnorm_key)
+
+    def clip_actions(self, normalized: torch.Tensor) -> torch.Tensor:
+        """What the robot is told, before un-normalisation: clipped to [−1, 1], grippers 0 or 1.
+
+        Args:
+            normalized: `(..., action_dim)`.
+
+        Returns:
+            `(..., action_dim)` float32 on the CPU.
+        """
+        return torch.from_numpy(clip_actions(_as_array(normalized), self.gripper_dims)).float()
 
     def decode_actions(
         self, normalized: torch.Tensor | np.ndarray, unnorm_key: str | None = None

@@ -1,292 +1,32 @@
-"""The processor: released prompts, shapes and values of its outputs, refusals, saving and loading."""
+"""The processor: shapes and values of its outputs, refusals, saving and loading."""
 
 import copy
 import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from instructvla.processing import InstructVLAProcessor, released_chat_template
+from instructvla.processing import InstructVLAProcessor
 from instructvla.processing.image_transforms import IMAGENET_MEAN, IMAGENET_STD, expert_view, normalized_pixels
 from tests.parity import load_fixture
-
-TENSORS, META = load_fixture("prompts_labels")
-CASES = [name for name, case in META["cases"].items() if "target_text" in case]
-QUERIES = "".join(f"<new_token_{index}>" for index in range(16))
-REAL_TOKENIZER = Path(__file__).parents[2] / "shared" / "data" / "tokenizer_eagle2_qwen"
-
-ACTION = {"q01": [-1.0, -2.0, 0.0, -1.0, -1.0, -1.0, 0.0], "q99": [1.0, 2.0, 4.0, 1.0, 1.0, 1.0, 1.0]}
-ACTION["mask"] = [True] * 6 + [False]
-STATISTICS = {"bridge": {"action": ACTION, "state": {"q01": [0.0, -1.0, 3.0], "q99": [1.0, 1.0, 3.0]}}}
-TWO_DATASETS = STATISTICS | {"fractal": STATISTICS["bridge"]}
-
+from tests.tiny_processor import SPECIAL_TOKENS, STATISTICS, TWO_DATASETS, byte_tokenizer, tiny_processor
 
 FRAME = Image.new("RGB", (8, 8))
 
 
-def byte_tokenizer(special: list[str], num_queries: int = 16) -> PreTrainedTokenizerFast:
-    """Byte-level BPE without merges: the special tokens, the 256 byte symbols in code-point order, the queries."""
-    symbols = [*special, *sorted(pre_tokenizers.ByteLevel.alphabet())]
-    backend = Tokenizer(models.BPE(vocab={symbol: index for index, symbol in enumerate(symbols)}, merges=[]))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    backend.decoder = decoders.ByteLevel()
-    backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend, pad_token="<|endoftext|>", eos_token="<|im_end|>", model_max_length=4096
-    )
-    tokenizer.add_tokens([f"<new_token_{index}>" for index in range(num_queries)], special_tokens=True)
-    return tokenizer
-
-
-def make(**fields) -> InstructVLAProcessor:
-    """A processor of the fixtures' tiny tokenizer and sizes."""
-    sizes = {"num_image_tokens": 4, "num_action_queries": 16, "image_size": 28, "action_image_size": 14}
-    tokenizer = fields.pop("tokenizer", None) or byte_tokenizer(META["tokenizer"]["special"])
-    return InstructVLAProcessor(tokenizer, **(sizes | {"statistics": STATISTICS} | fields))
-
-
 @pytest.fixture(scope="module")
 def processor() -> InstructVLAProcessor:
-    return make()
+    return tiny_processor()
 
 
 @pytest.fixture
 def frame() -> Image.Image:
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8))
-
-
-def user(*parts) -> dict:
-    return {"role": "user", "content": [p if isinstance(p, dict) else {"type": "text", "text": p} for p in parts]}
-
-
-def conversation(case: dict, image=None) -> list[dict]:
-    """A fixture's messages with its images as content blocks."""
-    messages = []
-    for message in case["messages"]:
-        content = message["content"]
-        if "image" in message:
-            block = {"type": "image"} if image is None else {"type": "image", "image": image}
-            content = [block] * case["n_tiles"] + [{"type": "text", "text": content}]
-        messages.append({"role": message["role"], "content": content})
-    return messages
-
-
-def tokenized(processor: InstructVLAProcessor, messages: list, **options):
-    return processor.apply_chat_template(
-        messages, tokenize=True, return_dict=True, return_assistant_tokens_mask=True, **options
-    )
-
-
-def labels(inputs) -> torch.Tensor:
-    return inputs["input_ids"].where(torch.as_tensor(inputs["assistant_masks"]).bool(), -100)
-
-
-# Released prompts
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_prompt_text_equals_the_released_one(processor, case):
-    case = META["cases"][case]
-    assert processor.apply_chat_template(conversation(case)) == case["text"]
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_ids_and_labels_equal_the_released_ones(processor, frame, case):
-    inputs = tokenized(processor, conversation(META["cases"][case], frame))
-    assert torch.equal(inputs["input_ids"][0], TENSORS[f"{case}.input_ids"])
-    assert torch.equal(labels(inputs)[0], TENSORS[f"{case}.labels"])
-    tiles = META["cases"][case]["n_tiles"]
-    assert ("pixel_values" in inputs) == (tiles > 0)
-    assert tiles == 0 or inputs["pixel_values"].shape == (tiles, 3, 28, 28)
-
-
-@pytest.mark.parametrize("side", ["right", "left"])
-def test_a_padded_batch_carries_the_released_ids_mask_and_labels(processor, frame, side):
-    rows = [conversation(META["cases"][name], frame) for name in META["batch_rows"]]
-    inputs = tokenized(processor, rows, processor_kwargs={"padding_side": side})
-    for index, mask in enumerate(TENSORS["batch.attention_mask"]):
-        length = int(mask.sum())
-        kept = slice(0, length) if side == "right" else slice(-length, None)
-        assert inputs["attention_mask"][index].sum() == inputs["attention_mask"][index, kept].sum() == length
-        assert torch.equal(inputs["input_ids"][index, kept], TENSORS["batch.input_ids"][index, :length])
-        assert torch.equal(labels(inputs)[index, kept], TENSORS["batch.labels"][index, :length])
-        assert (labels(inputs)[index] != -100).sum() == (TENSORS["batch.labels"][index] != -100).sum()
-    if side == "right":
-        assert torch.equal(inputs["input_ids"], TENSORS["batch.input_ids"])
-        assert torch.equal(inputs["attention_mask"].bool(), TENSORS["batch.attention_mask"])
-
-
-def test_the_tokenizers_padding_side_is_left_until_it_is_set(frame):
-    processor = make()
-    texts = ["go", "go a long way"]
-    assert processor([frame] * 2, texts)["attention_mask"][0].tolist()[:3] == [0, 0, 0]
-    processor.tokenizer.padding_side = "right"
-    assert processor([frame] * 2, texts)["attention_mask"][0].tolist()[-3:] == [0, 0, 0]
-
-
-@pytest.mark.parametrize(("response", "suffix"), [(None, ""), ("motion", " Give both"), ("answer", " First answer")])
-def test_action_prompt_ends_where_the_model_goes_on(processor, response, suffix):
-    prompt = processor.action_prompt("stack the blocks", response)
-    assert f"What action should the robot take to stack the blocks?{suffix}" in prompt
-    assert prompt.endswith("<|im_end|>\n<|im_start|>assistant\n")
-
-
-def test_instruction_that_asks_for_an_answer_gives_the_released_ids(processor, frame):
-    inputs = processor(images=frame, text="stack the blocks", response="answer")
-    assert torch.equal(inputs["input_ids"][0], TENSORS["generate.input_ids"])
-    assert processor.action_prompt("stack the blocks", "answer") == META["cases"]["generate"]["text"]
-
-
-@pytest.mark.parametrize(
-    ("case", "response"), [("action", None), ("primitive_and_action", "motion"), ("first_answer", "answer")]
-)
-def test_action_prompt_is_the_beginning_of_the_training_text(processor, case, response):
-    text = META["cases"][case]["text"]
-    instruction = text.split(" take to ")[1].split("?")[0]
-    assert text.startswith(processor.action_prompt(instruction, response))
-
-
-@pytest.mark.parametrize("name", list(META["real_qwen25_ids"]))
-def test_the_real_tokenizer_gives_the_released_ids(frame, name):
-    if not REAL_TOKENIZER.is_dir():
-        pytest.skip(f"the Eagle2 tokenizer is not at {REAL_TOKENIZER}")
-    tokenizer = AutoTokenizer.from_pretrained(REAL_TOKENIZER)
-    tokenizer.add_tokens([f"<new_token_{index}>" for index in range(64)], special_tokens=True)
-    processor = InstructVLAProcessor(tokenizer)
-    case = META["real_qwen25_ids"][name]
-    expected = []
-    for entry in case["ids"]:
-        token, count = entry if isinstance(entry, list) else (entry, 1)
-        expected += [token if isinstance(token, int) else tokenizer.convert_tokens_to_ids(token)] * count
-    question = case["text"].split("</img>\n")[1].split("<|im_end|>")[0]
-    answer = case["text"].split("assistant\n")[1].split("<|im_end|>")[0]
-    messages = [user({"type": "image", "image": frame}, question)]
-    messages += [{"role": "assistant", "content": answer}] if answer else []
-    inputs = tokenized(processor, messages, add_generation_prompt=not answer)
-    assert inputs["input_ids"][0].tolist() == expected
-    assert len(expected) == case["n_tokens"]
-    start = expected.index(77091) + 2  # "assistant" and the newline after it
-    assert labels(inputs)[0].tolist() == [-100] * start + (expected[start:-1] + [-100] if answer else [])
-    assert processor.query_token_ids == list(range(151674, 151738))
-    assert tokenizer.decode(processor.space_token_ids) == " "
-
-
-# Chat
-
-
-def test_string_and_list_content_give_the_same_text(processor):
-    assert processor.apply_chat_template([{"role": "user", "content": "Say hi."}]) == processor.apply_chat_template(
-        [user("Say ", "hi.")]
-    )
-
-
-def test_the_system_message_is_only_the_default(processor):
-    messages = [{"role": "system", "content": "Be brief."}, user("Say hi.")]
-    assert processor.apply_chat_template(messages).startswith(
-        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user"
-    )
-
-
-def test_images_are_numbered_through_the_turns_and_come_before_the_text(processor, frame):
-    image = {"type": "image", "image": frame}
-    messages = [user("first", image), {"role": "assistant", "content": "yes"}, user(image, "second")]
-    text = processor.apply_chat_template(messages, add_generation_prompt=True)
-    block = "<img>" + "<IMG_CONTEXT>" * 4 + "</img>\n"
-    assert f"user\n<image 1>{block}first<|im_end|>" in text
-    assert f"user\n<image 2>{block}second<|im_end|>\n<|im_start|>assistant\n" in text
-    inputs = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=True)
-    assert processor.decode(inputs["input_ids"][0]) == text
-    assert inputs["pixel_values"].shape == (2, 3, 28, 28)
-
-
-def test_a_batch_mixes_conversations_with_and_without_images(processor, frame):
-    other = frame.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
-    image, second = ({"type": "image", "image": picture} for picture in (frame, other))
-    rows = [[user(image, "what?")], [user("hello")], [user(second, image, "which?")]]
-    inputs = processor.apply_chat_template(rows, add_generation_prompt=True, tokenize=True, return_dict=True)
-    texts = [processor.apply_chat_template(row, add_generation_prompt=True) for row in rows]
-    images = [[frame], None, [other, frame]]
-    alone = [processor(given, text) for given, text in zip(images, texts, strict=True)]
-    assert torch.equal(inputs["pixel_values"], torch.cat([alone[0]["pixel_values"], alone[2]["pixel_values"]]))
-    for ids, mask, row in zip(inputs["input_ids"], inputs["attention_mask"], alone, strict=True):
-        assert torch.equal(ids[mask.bool()], row["input_ids"][0])
-
-
-def test_a_formatted_prompt_gives_the_same_inputs_as_its_messages(processor, frame):
-    messages = [user({"type": "image", "image": frame}, "what?")]
-    direct = processor.apply_chat_template(messages, tokenize=True, return_dict=True)
-    formatted = processor(text=processor.apply_chat_template(messages), images=frame)
-    assert set(direct) == set(formatted) == {"input_ids", "attention_mask", "pixel_values"}
-    assert all(torch.equal(direct[name], formatted[name]) for name in direct)
-
-
-def test_chat_alone_needs_no_image_and_no_statistics():
-    inputs = make(statistics=None)(text="<|im_start|>user\nhi<|im_end|>\n")
-    assert set(inputs) == {"input_ids", "attention_mask"}
-
-
-def test_the_mask_covers_text_of_several_bytes_and_a_final_space(processor):
-    messages = [user("¿qué?"), {"role": "assistant", "content": " Müller 🤖 "}]
-    inputs = tokenized(processor, messages)
-    kept = inputs["input_ids"][0][labels(inputs)[0] != -100]
-    assert processor.decode(kept) == " Müller 🤖 <|im_end|>"
-
-
-@pytest.mark.parametrize("images", [None, 1, 3])
-def test_images_must_match_the_image_tokens_of_the_prompt(processor, frame, images):
-    text = processor.apply_chat_template([user({"type": "image"}, {"type": "image"}, "compare")])
-    given = None if images is None else [frame] * images
-    with pytest.raises(ValueError, match=r"each takes 4 <IMG_CONTEXT> tokens, but the prompts hold \[8\]"):
-        processor(text=text, images=given)
-
-
-def test_images_of_a_batch_must_match_prompt_by_prompt(processor, frame):
-    image = {"type": "image"}
-    texts = [processor.apply_chat_template([user(*[image] * count, "what?")]) for count in (1, 2)]
-    assert processor(text=texts, images=[[frame], [frame] * 2])["pixel_values"].shape[0] == 3
-    with pytest.raises(ValueError, match=r"got \[2, 1\] image\(s\).*hold \[4, 8\]"):
-        processor(text=texts, images=[[frame] * 2, [frame]])
-
-
-def test_a_template_of_another_image_size_is_noticed(frame):
-    with pytest.raises(ValueError, match=r"each takes 4 <IMG_CONTEXT> tokens, but the prompts hold \[9\]"):
-        make(chat_template=released_chat_template(9))(frame, "go")
-
-
-@pytest.mark.parametrize(
-    ("messages", "message"),
-    [
-        ([], "non-empty list of messages"),
-        ([[]], "non-empty list of messages"),
-        ("hello", "non-empty list of messages"),
-        ([{"role": "tool", "content": "x"}], r"role of \['system', 'user', 'assistant'\]"),
-        ([{"role": "user"}], "string or a list as content, got None"),
-        ([user({"text": "x"})], "message 0 .*holds {'text': 'x'}"),
-        ([user({"type": "video", "video": "x"})], "message 0 .*'video'"),
-        ([{"role": "assistant", "content": [{"type": "image"}]}], "message 0 .assistant. holds"),
-    ],
-)
-@pytest.mark.parametrize("tokenize", [True, False])
-def test_malformed_conversations_are_refused(processor, messages, message, tokenize):
-    with pytest.raises(ValueError, match=message):
-        processor.apply_chat_template(messages, tokenize=tokenize, return_dict=True)
-
-
-def test_an_unreadable_image_of_a_message_is_named(processor, frame, tmp_path):
-    with pytest.raises(ValueError, match=r"images\[1\] can't be read from '.*none.png'"):
-        processor.apply_chat_template(
-            [user({"type": "image", "image": frame}, {"type": "image", "url": str(tmp_path / "none.png")})],
-            tokenize=True,
-            return_dict=True,
-        )
 
 
 # Action inputs
@@ -303,7 +43,7 @@ def test_an_instruction_and_an_image_give_the_whole_models_inputs(processor, fra
 
 @pytest.mark.parametrize("tensors", ["pt", "np"])
 def test_both_halves_together_are_the_whole(frame, tensors):
-    processor = make(state_dim=3)
+    processor = tiny_processor(state_dim=3)
     state = [0.5, 0.0, 3.0]
     whole = processor(images=frame, text="go", state=state, return_tensors=tensors)
     halves = processor.prompt_inputs(frame, "go") | processor.action_inputs(frame, state)
@@ -313,7 +53,7 @@ def test_both_halves_together_are_the_whole(frame, tensors):
 
 
 def test_each_row_of_a_batch_is_as_if_alone(frame):
-    processor = make(state_dim=3)
+    processor = tiny_processor(state_dim=3)
     frames = [frame, frame.resize((50, 20))]
     texts, states = ["go", "pick up the can"], np.array([[0.5, 0.0, 3.0], [1.0, 1.0, 1.0]])
     batch = processor(images=frames, text=texts, state=states)
@@ -326,10 +66,10 @@ def test_each_row_of_a_batch_is_as_if_alone(frame):
 
 
 def test_the_vlm_sees_the_first_camera_and_the_expert_all_in_order(frame):
-    processor = make(cameras=["front", "wrist"], action_crop_pct=0.875)
+    processor = tiny_processor(cameras=["front", "wrist"], action_crop_pct=0.875)
     wrist = frame.transpose(Image.Transpose.ROTATE_90)
     inputs = processor(images={"wrist": wrist, "front": frame}, text="go")
-    assert torch.equal(inputs["pixel_values"], make()(frame, "go")["pixel_values"])
+    assert torch.equal(inputs["pixel_values"], tiny_processor()(frame, "go")["pixel_values"])
     views = [expert_view(image, 14, 0.875) for image in (frame, wrist)]
     assert torch.equal(inputs["action_pixel_values"][0], normalized_pixels(views, IMAGENET_MEAN, IMAGENET_STD))
 
@@ -346,7 +86,7 @@ def test_a_given_image_is_not_changed(processor, frame):
 
 @pytest.mark.parametrize("kind", [list, np.array, torch.tensor])
 def test_states_of_any_kind_are_normalized_to_float32(frame, kind):
-    state = make(state_dim=3).action_inputs(frame, kind([1.0, 0.0, 7.0]))["state"]
+    state = tiny_processor(state_dim=3).action_inputs(frame, kind([1.0, 0.0, 7.0]))["state"]
     assert state.dtype == torch.float32
     # float32 rounding of float64 arithmetic, and the released denominator's 1e-8
     torch.testing.assert_close(state, torch.tensor([[1.0, 0.0, 0.0]]), rtol=0, atol=1e-6)
@@ -366,12 +106,12 @@ def test_states_of_any_kind_are_normalized_to_float32(frame, kind):
 )
 def test_bad_states_are_refused(frame, state, message):
     with pytest.raises(ValueError, match=message):
-        make(state_dim=3)(frame, "go", state=state)
+        tiny_processor(state_dim=3)(frame, "go", state=state)
 
 
 def test_one_state_does_not_serve_two_images(frame):
     with pytest.raises(ValueError, match=r"must have shape \(2, 3\), a row per image, got \(3,\)"):
-        make(state_dim=3)([frame, frame], ["go", "go"], state=[0.0, 0.0, 3.0])
+        tiny_processor(state_dim=3)([frame, frame], ["go", "go"], state=[0.0, 0.0, 3.0])
 
 
 def test_a_model_without_state_refuses_one(processor, frame):
@@ -438,22 +178,22 @@ def test_decoded_tensors_are_float32_and_arrays_float64(processor):
 def test_released_actions_come_out_of_decode_actions():
     tensors, _ = load_fixture("postprocess_unnorm")
     action = {name: tensors[f"unnorm.in.{name}"] for name in ("q01", "q99", "mask")}
-    processor = make(statistics={"bridge": {"action": action}})
+    processor = tiny_processor(statistics={"bridge": {"action": action}})
     np.testing.assert_allclose(
         processor.decode_actions(tensors["unnorm.in.sampled"].numpy()), tensors["unnorm.out.actions"], rtol=1e-12
     )
 
 
 def test_the_dataset_must_be_named_if_there_are_several():
-    processor = make(statistics=TWO_DATASETS)
+    processor = tiny_processor(statistics=TWO_DATASETS)
     assert processor.resolve_unnorm_key("fractal") == "fractal"
     with pytest.raises(ValueError, match=r"unnorm_key is needed.*\['bridge', 'fractal'\]"):
         processor.decode_actions(torch.zeros(1, 7))
 
 
 def test_without_statistics_the_processor_chats_but_does_not_act(frame):
-    processor = make(statistics=None, state_dim=3)
-    assert processor.apply_chat_template([user("hi")], tokenize=True).shape[0] == 1
+    processor = tiny_processor(statistics=None, state_dim=3)
+    assert processor.apply_chat_template([{"role": "user", "content": "hi"}], tokenize=True).shape[0] == 1
     for act in (
         lambda: processor.decode_actions(torch.zeros(1, 7)),
         lambda: processor.action_inputs(frame, [0.0, 0.0, 3.0]),
@@ -464,7 +204,7 @@ def test_without_statistics_the_processor_chats_but_does_not_act(frame):
 
 
 def test_statistics_set_later_are_used_and_checked():
-    processor = make(statistics=None)
+    processor = tiny_processor(statistics=None)
     processor.statistics = STATISTICS
     assert processor.decode_actions(np.zeros((1, 7)))[0, 2] == 2.0
     processor.statistics = {"bridge": {"action": {"q01": [0.0], "q99": [1.0]}}}
@@ -496,34 +236,34 @@ def test_statistics_set_later_are_used_and_checked():
 )
 def test_bad_fields_are_refused_at_construction(fields, message):
     with pytest.raises(ValueError, match=message):
-        make(**fields)
+        tiny_processor(**fields)
 
 
 def test_gripper_dimensions_of_another_robot_must_be_given():
     names = {"action_dim": 2, "action_names": ["left", "right"], "action_units": ["m/s", "m/s"], "statistics": None}
     with pytest.raises(ValueError, match="gripper_dims is needed for action_dim 2"):
-        make(**names)
-    assert make(**names, gripper_dims=[]).gripper_dims == []
+        tiny_processor(**names)
+    assert tiny_processor(**names, gripper_dims=[]).gripper_dims == []
 
 
 def test_an_unknown_field_is_refused():
     with pytest.raises(TypeError, match="action_size"):
-        make(action_size=7)
+        tiny_processor(action_size=7)
 
 
 def test_missing_tokens_are_listed():
-    special = [token for token in META["tokenizer"]["special"] if token != "<img>"]
+    special = [token for token in SPECIAL_TOKENS if token != "<img>"]
     with pytest.raises(
         ValueError, match=r"lacks 3 special token\(s\): \['<img>', '<new_token_14>', '<new_token_15>'\]"
     ):
-        make(tokenizer=byte_tokenizer(special, num_queries=14))
+        tiny_processor(tokenizer=byte_tokenizer(special, num_queries=14))
 
 
 def test_scattered_query_tokens_are_refused():
-    tokenizer = byte_tokenizer(META["tokenizer"]["special"], num_queries=8)
+    tokenizer = byte_tokenizer(SPECIAL_TOKENS, num_queries=8)
     tokenizer.add_tokens(["<other>", *(f"<new_token_{index}>" for index in range(8, 16))], special_tokens=True)
     with pytest.raises(ValueError, match="<new_token_0> … <new_token_15> must have consecutive token ids"):
-        make(tokenizer=tokenizer)
+        tiny_processor(tokenizer=tokenizer)
 
 
 def test_token_ids_are_those_of_the_vocabulary(processor):
@@ -568,10 +308,10 @@ torch.save({**inputs, "actions": actions}, out)
 
 
 def test_saving_and_loading_keeps_every_field(tmp_path, frame):
-    saved = make(**FIELDS)
+    saved = tiny_processor(**FIELDS)
     saved.save_pretrained(tmp_path)
     loaded = InstructVLAProcessor.from_pretrained(tmp_path)
-    assert loaded.to_dict() == make(**FIELDS).to_dict()
+    assert loaded.to_dict() == tiny_processor(**FIELDS).to_dict()
     assert loaded.chat_template == saved.chat_template
     config = json.loads((tmp_path / "processor_config.json").read_text())
     assert {name: config[name] for name in FIELDS} == FIELDS
@@ -583,15 +323,15 @@ def test_saving_and_loading_keeps_every_field(tmp_path, frame):
 
 
 def test_a_field_can_be_overridden_on_loading(tmp_path):
-    make().save_pretrained(tmp_path)
+    tiny_processor().save_pretrained(tmp_path)
     assert InstructVLAProcessor.from_pretrained(tmp_path, action_crop_pct=0.5).action_crop_pct == 0.5
 
 
 def test_saving_without_statistics_writes_nothing(tmp_path):
     for statistics in (None, {}):
         with pytest.raises(ValueError, match="not saved without statistics"):
-            make(statistics=statistics).save_pretrained(tmp_path / "folder")
-    processor = make()
+            tiny_processor(statistics=statistics).save_pretrained(tmp_path / "folder")
+    processor = tiny_processor()
     processor.statistics = copy.deepcopy(STATISTICS)
     del processor.statistics["bridge"]["action"]["q99"]
     with pytest.raises(ValueError, match=r"lacks \['q99'\]"):
@@ -600,7 +340,7 @@ def test_saving_without_statistics_writes_nothing(tmp_path):
 
 
 def test_a_saved_folder_loads_where_the_package_is_not_installed(tmp_path):
-    processor = make(**FIELDS)
+    processor = tiny_processor(**FIELDS)
     processor.save_pretrained(tmp_path / "folder")
     script = tmp_path / "load.py"
     script.write_text(LOAD_WITHOUT_PACKAGE)

@@ -1,0 +1,396 @@
+"""The whole model: the VLM's golden numbers, both losses, full-size accounting, chat, and strict loading."""
+
+import json
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from transformers import AutoModel, AutoModelForImageTextToText, Qwen2Config, SiglipVisionConfig
+
+from instructvla import InstructVLAConfig, InstructVLAForConditionalGeneration
+from instructvla.nano import nano_processor, untrained_nano
+from tests.parity import FIXTURES, language_weights, load_fixture, relative_error, weights
+
+TOLERANCE = 1e-4  # float32, as the golden tensors' README asks
+
+
+def picture(seed: int = 0, height: int = 60, width: int = 80) -> Image.Image:
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def training_batch(model, rows: int = 2) -> dict[str, torch.Tensor]:
+    """Prompts with an answer and all queries, labelled from the answer on, and chunks with padding."""
+    processor = model.processor
+    queries = "".join(processor.tokenizer.convert_ids_to_tokens(processor.query_token_ids))
+    conversations = [
+        [
+            {
+                "role": "user",
+                "content": [{"type": "image", "image": picture(i)}, {"type": "text", "text": "pick it up"}],
+            },
+            {"role": "assistant", "content": f"I take it.{' Now.' * i} {queries}"},
+        ]
+        for i in range(rows)
+    ]
+    inputs = processor.apply_chat_template(
+        conversations, tokenize=True, return_dict=True, return_assistant_tokens_mask=True, padding_side="right"
+    )
+    targets = torch.as_tensor(np.asarray(inputs.pop("assistant_masks"))).bool()
+    generator = torch.Generator().manual_seed(0)
+    return {
+        **inputs,
+        "labels": inputs["input_ids"].masked_fill(~targets, -100),
+        "actions": torch.rand(rows, 16, 7, generator=generator) * 2 - 1,
+        "action_mask": torch.arange(16).expand(rows, 16) < 12,
+        "action_pixel_values": processor.action_inputs([picture(i) for i in range(rows)])["action_pixel_values"],
+        "noise": torch.randn(rows, 16, 7, generator=generator),
+        "flow_time": torch.rand(rows, generator=generator),
+    }
+
+
+@pytest.fixture(scope="module")
+def nano():
+    return untrained_nano()
+
+
+# The VLM
+
+
+@pytest.fixture(params=["eager", "sdpa"])
+def golden_vlm(request):
+    tensors, meta = load_fixture("eagle_vlm")
+    siglip, qwen2 = meta["config"]["siglip"], meta["config"]["qwen2"]
+    config = InstructVLAConfig.nano(
+        vision_config=SiglipVisionConfig(
+            **{key: siglip[key] for key in siglip if key != "act"}, hidden_act=siglip["act"], vision_use_head=False
+        ),
+        text_config=Qwen2Config(
+            vocab_size=qwen2["vocab"],
+            hidden_size=qwen2["hidden"],
+            intermediate_size=qwen2["intermediate"],
+            num_hidden_layers=qwen2["layers"],
+            num_attention_heads=qwen2["heads"],
+            num_key_value_heads=qwen2["kv_heads"],
+            rope_parameters={"rope_type": "default", "rope_theta": qwen2["rope_theta"]},
+        ),
+        adapter_config={"experts": 1},
+        image_token_id=meta["config"]["image_token_id"],
+        query_token_id=qwen2["vocab"] - 16,
+        attn_implementation=request.param,
+    )
+    model = InstructVLAForConditionalGeneration(config)
+    official = weights(tensors)
+
+    def part(prefix: str) -> dict[str, torch.Tensor]:
+        return {key.removeprefix(prefix): value for key, value in official.items() if key.startswith(prefix)}
+
+    projector = {"0": "norm", "1": "linear_1", "3": "linear_2"}
+    vision = {key: value for key, value in part("vision_model.").items() if ".head." not in key}
+    vision = {key.removeprefix("vision_model."): value for key, value in vision.items()}
+    own_vision = model.vision_model.state_dict()
+    prefix = "vision_model." if any(key.startswith("vision_model.") for key in own_vision) else ""
+    model.vision_model.load_state_dict({prefix + key: value for key, value in vision.items()}, strict=True)
+    model.projector.load_state_dict(
+        {projector[key[0]] + key[1:]: value for key, value in part("mlp1.").items()}, strict=True
+    )
+    language = {f"weights.base_model.model.{key}": value for key, value in part("language_model.").items()}
+    loading = model.language_model.load_state_dict(language_weights(language), strict=False)
+    assert all("lora" in key for key in loading.missing_keys)
+    assert not loading.unexpected_keys
+    with_image = tensors["in.image_flags"].flatten() == 1
+    return model, tensors, tensors["in.pixel_values"][with_image], with_image
+
+
+@torch.no_grad()
+def test_visual_tokens_hidden_states_and_logits_equal_the_authors(golden_vlm):
+    model, tensors, pixel_values, with_image = golden_vlm
+    patches = model.vision_model(tensors["in.pixel_values"]).last_hidden_state
+    assert relative_error(patches, tensors["out.siglip_last_hidden"]) < TOLERANCE
+    visual_tokens = model.encode_images(tensors["in.pixel_values"])
+    assert relative_error(visual_tokens, tensors["out.visual_tokens"]) < TOLERANCE
+    valid = tensors["in.attention_mask"]
+    out = model(tensors["in.input_ids"], valid.long(), pixel_values)
+    assert relative_error(out.last_hidden_state[valid], tensors["out.hidden_last"][valid]) < TOLERANCE
+    assert relative_error(out.logits[valid], tensors["out.logits"][valid]) < TOLERANCE
+
+
+@torch.no_grad()
+def test_language_loss_equals_the_authors_and_needs_logits_of_targets_alone(golden_vlm):
+    model, tensors, pixel_values, _ = golden_vlm
+    projected = []
+    model.language_model.lm_head.register_forward_hook(lambda module, args, out: projected.append(args[0].shape))
+    out = model(tensors["in.input_ids"], tensors["in.attention_mask"].long(), pixel_values, tensors["in.labels"])
+    assert relative_error(out.loss, tensors["out.loss"]) < TOLERANCE
+    assert out.logits is None
+    targets = int((tensors["in.labels"][:, 1:] != -100).sum())
+    assert projected == [(targets, model.config.text_config.hidden_size)]
+
+
+# Training
+
+
+def test_loss_is_the_sum_of_language_and_flow_loss(nano):
+    out = nano(**training_batch(nano))
+    assert out.lm_loss > 0
+    assert out.flow_loss > 0
+    torch.testing.assert_close(out.loss, out.lm_loss + out.flow_loss)
+    assert out.latent_actions.shape == (2, 16, 192)
+
+
+def test_each_loss_stands_alone_when_the_batch_has_only_its_targets(nano):
+    batch = training_batch(nano)
+    both = nano(**batch)
+    text_only = {key: batch[key] for key in ("input_ids", "attention_mask", "pixel_values", "labels")}
+    language = nano(**text_only)
+    assert language.flow_loss is None
+    torch.testing.assert_close(language.loss, both.lm_loss)
+    actions = nano(**{key: value for key, value in batch.items() if key != "labels"})
+    assert actions.lm_loss is None
+    assert actions.logits is None
+    torch.testing.assert_close(actions.loss, both.flow_loss)
+
+
+def test_a_batch_without_targets_has_loss_zero_and_not_nan(nano):
+    batch = training_batch(nano)
+    batch["labels"] = torch.full_like(batch["labels"], -100)
+    assert nano(**batch).lm_loss == 0
+
+
+@pytest.mark.parametrize("experts", [1, 2])
+def test_gradient_checkpointing_changes_no_gradient(experts):
+    def gradients(checkpointing: bool) -> dict[str, torch.Tensor]:
+        model = untrained_nano(
+            adapter_config={
+                "rank": 4,
+                "experts": experts,
+                "dropout": 0.0,
+                "scale_head_dropout": 0.0,
+                "scale_head_size": 8,
+            },
+            action_expert_config={
+                "hidden_size": 32,
+                "intermediate_size": 64,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 2,
+                "attention_dropout": 0.0,
+            },
+        )
+        torch.manual_seed(1)
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=0.1)
+        model.train()
+        if checkpointing:
+            model.gradient_checkpointing_enable()
+        model(**training_batch(model)).loss.backward()
+        return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+
+    plain, checkpointed = gradients(False), gradients(True)
+    assert plain.keys() == checkpointed.keys()
+    assert sum("lora_A" in name for name in plain) == 3 * 6
+    assert experts == 1 or any("scale_head" in name for name in plain)
+    for name in plain:
+        torch.testing.assert_close(checkpointed[name], plain[name], msg=name)
+
+
+def test_rows_without_all_queries_are_refused(nano):
+    batch = training_batch(nano)
+    batch["input_ids"][0, batch["input_ids"][0] == nano.config.query_token_id] = 7
+    with pytest.raises(ValueError, match=r"Rows have \[15, 16\] action queries.*needs 16"):
+        nano(**batch)
+
+
+def test_images_that_do_not_match_the_text_are_refused(nano):
+    batch = training_batch(nano)
+    with pytest.raises(ValueError, match="32 image tokens, but 1 images make 16"):
+        nano(**(batch | {"pixel_values": batch["pixel_values"][:1]}))
+
+
+def test_prompt_longer_than_the_context_is_refused(nano):
+    with pytest.raises(ValueError, match="takes 4097 tokens, but the model reads at most 4096"):
+        nano(input_ids=torch.ones(1, 4097, dtype=torch.long))
+
+
+# Sizes
+
+RELEASED = {
+    "stage1_expert": {"adapter_config": {"experts": 1}},
+    "stage1_expert_state": {"adapter_config": {"experts": 1}, "state_dim": 8},
+    "stage1_libero_wrist": {"adapter_config": {"experts": 1}, "horizon": 8, "cameras": ["primary", "wrist"]},
+    "stage2_generalist": {},
+    "stage2_generalist_state": {"state_dim": 8},
+}
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_full_size_modules_have_the_released_number_of_weights(name):
+    with torch.device("meta"):
+        config = InstructVLAConfig.instructvla_2b(action_vision_config={"feature_layer": 2}, **RELEASED[name])
+        model = InstructVLAForConditionalGeneration(config)
+    expected = json.loads((FIXTURES / "released_module_sizes.json").read_text())[name]
+    modules = {
+        "vision_model": model.vision_model,
+        "mlp1": model.projector,
+        "language_model": model.language_model,
+        "action_model": model.action_expert,
+    }
+    for official, module in modules.items():
+        assert sum(parameter.numel() for parameter in module.parameters()) == expected[official], official
+
+
+def test_nano_has_about_five_million_weights(nano):
+    assert 4.5e6 < sum(parameter.numel() for parameter in nano.parameters()) < 6e6
+
+
+# Chat
+
+
+def chat(*images, text: str = "What is here?") -> list[dict]:
+    content = [{"type": "image", "image": image} for image in images] + [{"type": "text", "text": text}]
+    return [{"role": "user", "content": content}]
+
+
+CONVERSATIONS = {
+    "one image": chat(picture()),
+    "two images": chat(picture(0), picture(1)),
+    "text only": [{"role": "user", "content": "Say hi."}],
+    "several turns": [
+        *chat(picture()),
+        {"role": "assistant", "content": "A table."},
+        {"role": "user", "content": "And on it?"},
+    ],
+}
+
+
+@pytest.mark.parametrize("name", CONVERSATIONS)
+@pytest.mark.parametrize("experts", [1, 2])
+def test_cached_chat_equals_the_uncached_dual_pass_token_for_token(name, experts):
+    model = untrained_nano(adapter_config={"experts": experts, "rank": 8})
+    torch.manual_seed(2)
+    for key, parameter in model.named_parameters():
+        if "lora_B" in key:
+            torch.nn.init.normal_(parameter, std=0.3)
+    inputs = model.processor.apply_chat_template(
+        CONVERSATIONS[name], add_generation_prompt=True, tokenize=True, return_dict=True
+    )
+    generate = partial(model.generate, **inputs, max_new_tokens=12, do_sample=False)
+    assert generate().tolist() == generate(use_cache=False).tolist()
+
+
+def test_chat_batch_rows_equal_the_rows_alone(nano):
+    conversations = [CONVERSATIONS["text only"], CONVERSATIONS["two images"], CONVERSATIONS["several turns"]]
+    encode = partial(nano.processor.apply_chat_template, add_generation_prompt=True, tokenize=True, return_dict=True)
+    inputs = encode(conversations)
+    together = nano.generate(**inputs, max_new_tokens=8, do_sample=False)[:, inputs["input_ids"].shape[1] :]
+    for row, conversation in zip(together, conversations, strict=True):
+        inputs = encode([conversation])
+        alone = nano.generate(**inputs, max_new_tokens=8, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+        assert row[: len(alone)].tolist() == alone.tolist()
+
+
+def test_beams_carry_both_caches(nano):
+    inputs = nano.processor.apply_chat_template(
+        chat(picture()), add_generation_prompt=True, tokenize=True, return_dict=True
+    )
+    generate = partial(nano.generate, **inputs, max_new_tokens=6, do_sample=False, num_beams=3)
+    assert generate().tolist() == generate(use_cache=False).tolist()
+
+
+def test_beams_with_several_images_in_a_prompt_are_refused(nano):
+    inputs = nano.processor.apply_chat_template(
+        CONVERSATIONS["two images"], add_generation_prompt=True, tokenize=True, return_dict=True
+    )
+    with pytest.raises(ValueError, match="exactly one image per prompt; got 2 images for 1 prompts"):
+        nano.generate(**inputs, max_new_tokens=2, num_beams=2)
+
+
+def test_other_cache_implementations_are_refused(nano):
+    with pytest.raises(ValueError, match="cache_implementation is 'static'"):
+        nano.generate(input_ids=torch.tensor([[5, 6]]), max_new_tokens=2, cache_implementation="static")
+
+
+# Loading and saving
+
+
+@pytest.fixture(scope="module")
+def checkpoint(nano, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("nano")
+    nano.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("auto_class", [AutoModel, AutoModelForImageTextToText, InstructVLAForConditionalGeneration])
+def test_checkpoint_holds_weights_processor_code_and_card_and_loads_exactly(nano, checkpoint, auto_class):
+    names = {path.name for path in checkpoint.iterdir()}
+    assert {"model.safetensors", "config.json", "processor_config.json", "README.md", "tokenizer.json"} <= names
+    assert {"modeling_instructvla.py", "configuration_instructvla.py", "processing_instructvla.py"} <= names
+    model = auto_class.from_pretrained(checkpoint)
+    assert not model.training
+    for (name, saved), (loaded_name, loaded) in zip(nano.state_dict().items(), model.state_dict().items(), strict=True):
+        assert name == loaded_name
+        assert torch.equal(saved, loaded)
+    actions = [m.generate_action(picture(), "pick it up", noise=torch.ones(1, 16, 7)).actions for m in (nano, model)]
+    assert torch.equal(*actions)
+
+
+def test_large_checkpoints_are_sharded_and_load(nano, tmp_path):
+    nano.save_pretrained(tmp_path, max_shard_size="4MB")
+    assert len(list(tmp_path.glob("model-*.safetensors"))) > 2
+    model = InstructVLAForConditionalGeneration.from_pretrained(tmp_path)
+    assert torch.equal(model.language_model.lm_head.weight, nano.language_model.lm_head.weight)
+
+
+def tampered(checkpoint, folder, change) -> None:
+    for path in checkpoint.iterdir():
+        if path.is_file():
+            (folder / path.name).write_bytes(path.read_bytes())
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+TAMPERINGS = {
+    "missing: language_model.norm.weight": lambda tensors: tensors.pop("language_model.norm.weight"),
+    "unexpected: future_queries": lambda tensors: tensors.update(future_queries=torch.ones(2)),
+    r"of another size: projector.norm.bias: \(3,\) saved, \(512,\) expected": lambda tensors: tensors.update(
+        {"projector.norm.bias": torch.ones(3)}
+    ),
+}
+
+
+@pytest.mark.parametrize("message", TAMPERINGS)
+def test_weights_that_do_not_fit_are_refused_by_name(checkpoint, tmp_path, message):
+    tampered(checkpoint, tmp_path, TAMPERINGS[message])
+    with pytest.raises(ValueError, match=message):
+        InstructVLAForConditionalGeneration.from_pretrained(tmp_path)
+
+
+def test_mismatched_sizes_can_not_be_waved_through(checkpoint):
+    with pytest.raises(ValueError, match="would leave weights random"):
+        InstructVLAForConditionalGeneration.from_pretrained(checkpoint, ignore_mismatched_sizes=True)
+
+
+def test_model_without_a_processor_says_so(checkpoint, tmp_path):
+    with pytest.raises(ValueError, match="assign model.processor"):
+        _ = InstructVLAForConditionalGeneration(InstructVLAConfig.nano()).processor
+    tampered(checkpoint, tmp_path, lambda tensors: None)
+    (tmp_path / "processor_config.json").unlink()
+    with pytest.raises(ValueError, match="has no processor_config.json"):
+        _ = InstructVLAForConditionalGeneration.from_pretrained(tmp_path).processor
+
+
+def test_processor_of_another_model_is_refused(nano):
+    with pytest.raises(ValueError, match="num_image_tokens is 4, but the model needs 16"):
+        nano.processor = nano_processor(num_image_tokens=4)
+
+
+def test_saving_without_statistics_writes_nothing(tmp_path):
+    model = untrained_nano()
+    model.processor = nano_processor(statistics=None, control_rate_hz=None)
+    with pytest.raises(ValueError, match="statistics"):
+        model.save_pretrained(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
