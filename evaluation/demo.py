@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import torch
 import typer
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 from PIL import Image, ImageOps, UnidentifiedImageError
 from safetensors import SafetensorError
 from transformers import AutoModel
@@ -118,6 +120,11 @@ def load_model(name: str | None) -> Any:
         return untrained_nano(seed=0)
     if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
         raise ValueError(f"{name} holds no model: it has no config.json. Give a folder that save_pretrained wrote")
+    if not Path(name).is_dir():
+        try:
+            validate_repo_id(name)
+        except HFValidationError as error:
+            raise ValueError(f"{name} is neither a folder nor the name of a Hub repository") from error
     try:
         model = AutoModel.from_pretrained(name, trust_remote_code=True)
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:

@@ -295,7 +295,7 @@ class InstructVLAConfig(PreTrainedConfig):
         horizon: H, the number of actions in a chunk.
         action_dim: dimensions of one action.
         state_dim: dimensions of the proprioceptive state, or None for a model without state.
-        cameras: camera names in the order the action expert reads them; the VLM sees the first.
+        cameras: camera names in the order the action expert reads them; the VLM sees them side by side.
         image_token_id: id of `<IMG_CONTEXT>`.
         query_token_id: id of `<new_token_0>`; the other queries follow it.
 

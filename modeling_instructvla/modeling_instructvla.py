@@ -25,6 +25,7 @@ except ImportError:
 
 logger = logging.get_logger(__name__)
 
+CPU_ALIGNMENT = 64  # bytes, of torch's own allocations
 HUB_ARGUMENTS = ("revision", "cache_dir", "token", "local_files_only", "force_download", "subfolder")
 
 
@@ -307,6 +308,9 @@ class InstructVLAForConditionalGeneration(ActionGenerationMixin, PreTrainedModel
                 f"The weights of {pretrained_model_name_or_path!r} do not fit its configuration. Tensors "
                 + "; ".join(report)
             )
+        for parameter in model.parameters():  # mapped files are unaligned, and CPU kernels then round differently
+            if parameter.device.type == "cpu" and parameter.data_ptr() % CPU_ALIGNMENT:
+                parameter.data = parameter.data.clone()
         if pretrained_model_name_or_path is not None:
             model._processor_source = (os.fspath(pretrained_model_name_or_path), source)
         return (model, info) if output_loading_info else model

@@ -131,8 +131,25 @@ def as_batch(images: Any) -> list:
     return [images]
 
 
-def camera_rows(images: Any, cameras: Sequence[str], wanted: Sequence[str]) -> list[dict[str, Image.Image]]:
-    """One dict of RGB images per sample, holding the `wanted` ones of the model's `cameras`; only these are decoded.
+def side_by_side(images: Sequence[Image.Image]) -> Image.Image:
+    """What the VLM sees of several cameras: one picture, left to right, at the height of the first, as released."""
+    if len(images) == 1:
+        return images[0]
+    height = images[0].height
+    scaled = [
+        image if image.height == height else image.resize((max(1, round(image.width * height / image.height)), height))
+        for image in images
+    ]
+    picture = Image.new("RGB", (sum(image.width for image in scaled), height))
+    left = 0
+    for image in scaled:
+        picture.paste(image, (left, 0))
+        left += image.width
+    return picture
+
+
+def camera_rows(images: Any, cameras: Sequence[str]) -> list[dict[str, Image.Image]]:
+    """One dict of RGB images per sample, in the order of the model's `cameras`.
 
     Args:
         images: a plain image or a batch of them (one camera only), a dict `{camera: image}`, a list of such dicts, or a
@@ -155,7 +172,7 @@ def camera_rows(images: Any, cameras: Sequence[str], wanted: Sequence[str]) -> l
     if not rows:
         raise ValueError("images is empty; give at least one image")
     return [
-        {camera: to_rgb(row[camera], f"images[{index}][{camera!r}]") for camera in wanted}
+        {camera: to_rgb(row[camera], f"images[{index}][{camera!r}]") for camera in cameras}
         for index, row in enumerate(rows)
     ]
 
@@ -164,7 +181,7 @@ def chat_images(images: Any, cameras: Sequence[str]) -> tuple[list[Image.Image],
     """RGB images of chat prompts in reading order, and how many each prompt has if the nesting tells.
 
     Args:
-        images: a batch, or one batch per prompt, of images, camera dicts (their first camera counts) or of the strings
+        images: a batch, or one batch per prompt, of images, camera dicts (seen side by side) or of the strings
             that chat messages may hold: path, URL or base64.
 
     Raises:
@@ -173,14 +190,16 @@ def chat_images(images: Any, cameras: Sequence[str]) -> tuple[list[Image.Image],
     if images is None:
         return [], None
     if isinstance(images, Mapping):
-        return [row[cameras[0]] for row in camera_rows(images, cameras, cameras[:1])], None
+        return [side_by_side(list(row.values())) for row in camera_rows(images, cameras)], None
     groups = as_batch(images)
     nested = any(isinstance(group, list | tuple) for group in groups)
     groups = [as_batch(group) for group in groups] if nested else [groups]
     flat = [image for group in groups for image in group]
     frames = []
     for index, image in enumerate(flat):
-        image = _named(image, cameras)[cameras[0]] if isinstance(image, Mapping) else image
+        if isinstance(image, Mapping):
+            frames.append(side_by_side(list(camera_rows([image], cameras)[0].values())))
+            continue
         image = _load(image, f"images[{index}]") if isinstance(image, str) else image
         frames.append(to_rgb(image, f"images[{index}]"))
     return frames, [len(group) for group in groups] if nested else None

@@ -195,7 +195,7 @@ app = typer.Typer(add_completion=False)
 
 
 def language_motions() -> list[str]:
-    """Every language motion: a translation of up to three axes, a tilt or turn, a gripper command (paper §4.1 and C.4)."""
+    """Every language motion: a translation along up to three axes, a turn, a gripper command (paper §4.1, C.4)."""
     axes = (("", "forward", "backward"), ("", "left", "right"), ("", "up", "down"))
     moves = [" ".join(["move", *filter(None, choice)]) if any(choice) else "" for choice in itertools.product(*axes)]
     turns = ["", "tilt up", "tilt down", "rotate clockwise", "rotate counterclockwise"]

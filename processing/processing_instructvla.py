@@ -37,6 +37,7 @@ from .image_transforms import (
     chat_images,
     expert_view,
     normalized_pixels,
+    side_by_side,
     squash,
 )
 
@@ -73,7 +74,7 @@ class InstructVLAProcessor(ProcessorMixin):
         action_image_size: side of the square that the action expert sees, in pixels.
         action_crop_pct: 1.0 squashes the expert's image to its square; below 1, the short side is resized to
             floor(action_image_size / action_crop_pct) and the centre is cropped.
-        cameras: camera names; the VLM sees the first, the action expert sees all, in this order.
+        cameras: camera names; the VLM sees them side by side, the action expert one by one, in this order.
         action_dim: number of action dimensions.
         state_dim: number of proprioceptive state dimensions, None for a model without state.
         statistics: `{unnorm_key: {"action": {"q01", "q99", "mask"}, "state": {"q01", "q99"}}}` in physical units;
@@ -290,9 +291,9 @@ class InstructVLAProcessor(ProcessorMixin):
             if given:
                 raise ValueError(f"a formatted chat prompt takes no {given}; use action_inputs for the action expert")
             return self.prompt_inputs(images, text, return_tensors=return_tensors, **text_options)
-        rows = camera_rows(images, self.cameras, self.cameras)
+        rows = camera_rows(images, self.cameras)
         if text is None:
-            prompt = {"pixel_values": self._vlm_pixels([row[self.cameras[0]] for row in rows])}
+            prompt = {"pixel_values": self._vlm_pixels(self._vlm_views(rows))}
         else:
             prompt = self.prompt_inputs(rows, text, response, return_tensors=None, **text_options)
         return _features({**prompt, **self.action_inputs(rows, state, unnorm_key)}, return_tensors)
@@ -315,7 +316,7 @@ class InstructVLAProcessor(ProcessorMixin):
                 raise ValueError(f"a formatted chat prompt takes no response, got {response!r}")
             frames, per_text = chat_images(images, self.cameras)
         else:
-            frames = [row[self.cameras[0]] for row in camera_rows(images, self.cameras, self.cameras[:1])]
+            frames = self._vlm_views(camera_rows(images, self.cameras))
             if len(frames) != len(texts):
                 raise ValueError(f"give one image per instruction, got {len(frames)} images and {len(texts)} texts")
             texts = [self.action_prompt(instruction, response) for instruction in texts]
@@ -336,7 +337,7 @@ class InstructVLAProcessor(ProcessorMixin):
         Raises:
             ValueError: as `__call__`.
         """
-        rows = camera_rows(images, self.cameras, self.cameras)
+        rows = camera_rows(images, self.cameras)
         data = {} if state is None else {"state": self._state_rows(state, unnorm_key, len(rows))}
         if state is None and self.state_dim is not None:
             raise ValueError(f"this model needs a state of {self.state_dim} values, got none")
@@ -486,6 +487,9 @@ class InstructVLAProcessor(ProcessorMixin):
                 f"state must have shape ({batch}, {self.state_dim}), a row per image, got {normalized.shape}"
             )
         return torch.from_numpy(normalized.astype(np.float32)).reshape(batch, self.state_dim)
+
+    def _vlm_views(self, rows: list[dict[str, Image.Image]]) -> list[Image.Image]:
+        return [side_by_side([row[camera] for camera in self.cameras]) for row in rows]
 
     def _vlm_pixels(self, frames: list[Image.Image]) -> torch.Tensor:
         return normalized_pixels([squash(frame, self.image_size) for frame in frames], VLM_MEAN, VLM_STD)

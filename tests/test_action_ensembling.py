@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from instructvla.evaluation.action_ensembling import AdaptiveEnsemble
 
+from instructvla.evaluation.action_ensembling import AdaptiveEnsemble
 from tests.parity import load_fixture
 
 TOLERANCE = 1e-12  # both sides compute in float64

@@ -57,4 +57,7 @@ def test_scale_head_has_the_depth_and_size_of_the_paper_and_gives_a_distribution
 
 
 def test_scale_head_of_depth_one_is_a_single_layer():
-    assert [tuple(p.shape) for p in ScaleHead(8, experts=3, depth=1, size=4, dropout=0.2).parameters()] == [(3, 8), (3,)]
+    assert [tuple(p.shape) for p in ScaleHead(8, experts=3, depth=1, size=4, dropout=0.2).parameters()] == [
+        (3, 8),
+        (3,),
+    ]

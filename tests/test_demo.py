@@ -204,6 +204,8 @@ def test_folders_without_a_model_of_ours_are_refused_by_name(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "no-such-model"}')
     with pytest.raises(ValueError, match="no model could be loaded from"):
         demo.load_model(str(tmp_path))
+    with pytest.raises(ValueError, match="neither a folder nor the name of a Hub repository"):
+        demo.load_model(str(tmp_path / "none"))
 
 
 def test_a_model_of_another_kind_is_refused_by_name(tmp_path):

@@ -18,6 +18,7 @@ from instructvla.processing.image_transforms import (
     chat_images,
     expert_view,
     normalized_pixels,
+    side_by_side,
     squash,
     to_rgb,
 )
@@ -197,11 +198,11 @@ def test_one_camera_takes_plain_images_dicts_and_batches(frame):
     batches = [[frame, frame], np.stack([frame, frame]), torch.from_numpy(np.stack([frame, frame]))]
     batches += [{"primary": [frame, frame]}, {"primary": np.stack([frame, frame])}, [{"primary": frame}] * 2]
     for images in batches:
-        rows = camera_rows(images, ["primary"], ["primary"])
+        rows = camera_rows(images, ["primary"])
         assert len(rows) == 2
         assert all(same(row["primary"], frame) for row in rows)
     for images in (frame, {"primary": frame}, [frame], (frame,)):
-        assert same(camera_rows(images, ["primary"], ["primary"])[0]["primary"], frame)
+        assert same(camera_rows(images, ["primary"])[0]["primary"], frame)
 
 
 def test_named_cameras_keep_their_images_apart(frame):
@@ -211,18 +212,26 @@ def test_named_cameras_keep_their_images_apart(frame):
         {"primary": [frame], "wrist": other[None]},
         [{"wrist": other, "primary": frame}],
     ):
-        (row,) = camera_rows(images, ["primary", "wrist"], ["primary", "wrist"])
+        (row,) = camera_rows(images, ["primary", "wrist"])
         assert list(row) == ["primary", "wrist"]
         assert same(row["primary"], frame)
         assert same(row["wrist"], other)
 
 
-def test_only_the_wanted_cameras_are_decoded(frame):
+def test_an_unreadable_camera_is_named(frame):
     broken = Image.open(io.BytesIO(encoded(Image.fromarray(frame), "PNG")[:300]))
-    images = {"primary": frame, "wrist": broken}
-    assert same(camera_rows(images, ["primary", "wrist"], ["primary"])[0]["primary"], frame)
     with pytest.raises(ValueError, match=r"images\[0\]\['wrist'\] can't be decoded"):
-        camera_rows(images, ["primary", "wrist"], ["wrist"])
+        camera_rows({"primary": frame, "wrist": broken}, ["primary", "wrist"])
+
+
+def test_cameras_stand_side_by_side_at_the_height_of_the_first(frame):
+    height, width = frame.shape[:2]
+    first = Image.fromarray(frame)
+    assert side_by_side([first]) is first
+    assert same(side_by_side([first, first]), np.concatenate([frame, frame], axis=1))
+    both = side_by_side([first, first.resize((2 * width, 2 * height))])
+    assert both.size == (2 * width, height)
+    assert same(both.crop((0, 0, width, height)), frame)
 
 
 @pytest.mark.parametrize(
@@ -241,7 +250,7 @@ def test_only_the_wanted_cameras_are_decoded(frame):
 )
 def test_camera_mistakes_name_the_cameras(images, message):
     with pytest.raises(ValueError, match=message):
-        camera_rows(images, ["primary", "wrist"], ["primary", "wrist"])
+        camera_rows(images, ["primary", "wrist"])
 
 
 # Images of chat prompts
@@ -256,10 +265,11 @@ def test_chat_images_are_flattened_in_reading_order_with_their_counts(frame):
     assert chat_images(None, ["primary"]) == ([], None)
 
 
-def test_chat_images_of_several_cameras_are_the_first_camera(frame):
+def test_chat_images_of_several_cameras_are_seen_side_by_side(frame):
     images = {"primary": frame, "wrist": frame[::-1].copy()}
     for given in (images, [images], [[images]]):
-        assert same(chat_images(given, ["primary", "wrist"])[0][0], frame)
+        picture = chat_images(given, ["primary", "wrist"])[0][0]
+        assert same(picture, np.concatenate([frame, frame[::-1]], axis=1))
 
 
 def test_chat_images_may_be_paths_and_base64(frame, tmp_path):

@@ -7,8 +7,8 @@ other builds of PIL and numpy.
 
 import numpy as np
 import pytest
-from instructvla.evaluation.policy_images import center_crop, jpeg_round_trip, libero_frame, resize_lanczos3
 
+from instructvla.evaluation.policy_images import center_crop, jpeg_round_trip, libero_frame, resize_lanczos3
 from tests.parity import load_fixture
 
 GOLDEN = {name: tensor.numpy() for name, tensor in load_fixture("libero_image")[0].items()}

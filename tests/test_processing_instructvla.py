@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 
 from instructvla.processing import InstructVLAProcessor
-from instructvla.processing.image_transforms import IMAGENET_MEAN, IMAGENET_STD, expert_view, normalized_pixels
 from tests.parity import load_fixture
 from tests.tiny_processor import SPECIAL_TOKENS, STATISTICS, TWO_DATASETS, byte_tokenizer, tiny_processor
 
@@ -65,13 +64,15 @@ def test_each_row_of_a_batch_is_as_if_alone(frame):
             assert torch.equal(batch[name][row], alone[name][0])
 
 
-def test_the_vlm_sees_the_first_camera_and_the_expert_all_in_order(frame):
-    processor = tiny_processor(cameras=["front", "wrist"], action_crop_pct=0.875)
-    wrist = frame.transpose(Image.Transpose.ROTATE_90)
-    inputs = processor(images={"wrist": wrist, "front": frame}, text="go")
-    assert torch.equal(inputs["pixel_values"], tiny_processor()(frame, "go")["pixel_values"])
-    views = [expert_view(image, 14, 0.875) for image in (frame, wrist)]
-    assert torch.equal(inputs["action_pixel_values"][0], normalized_pixels(views, IMAGENET_MEAN, IMAGENET_STD))
+def test_the_vlm_sees_the_cameras_side_by_side_and_the_expert_one_by_one_as_released():
+    tensors, _ = load_fixture("wrist_view")
+    processor = tiny_processor(cameras=["primary", "wrist"], image_size=56, action_image_size=56, action_crop_pct=0.875)
+    images = {"wrist": tensors["in.wrist_image"].numpy(), "primary": tensors["in.image"].numpy()}
+    inputs = processor(images=images, text="go")
+    rounded = inputs["pixel_values"].bfloat16().float()  # the released code casts the VLM's pixels
+    torch.testing.assert_close(rounded, tensors["out.vlm_pixel_values"], rtol=1e-4, atol=1e-6)
+    expert = inputs["action_pixel_values"][0]
+    torch.testing.assert_close(expert, tensors["out.dino_pixel_values"], rtol=1e-4, atol=1e-6)
 
 
 def test_images_alone_give_pixels_alone(processor, frame):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from instructvla.evaluation.action_ensembling import AdaptiveEnsemble
 from instructvla.evaluation.robot_conventions import (
     GoogleRobotGripper,
@@ -16,7 +17,6 @@ from instructvla.evaluation.robot_conventions import (
     widowx_gripper,
     widowx_state,
 )
-
 from tests.parity import load_fixture
 
 TOLERANCE = 1e-7  # float64; the released code's acos loses about 1e-8 near the identity

@@ -1,0 +1,220 @@
+"""Where the time of one action goes, stage by stage, with and without each reuse, in one run (`make bench`).
+
+Every pair is timed alternately on the same model and input, and its two results are compared before a ratio is printed.
+"""
+
+import copy
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from transformers import Qwen2Config, SiglipVisionConfig
+
+from instructvla.evaluation.demo_scene import draw_tabletop_scene
+from instructvla.flow_matching import integrate
+from instructvla.modeling_instructvla import InstructVLAForConditionalGeneration
+from instructvla.nano import untrained_nano
+
+INSTRUCTION = "put the spoon on the towel"
+
+
+def mid_size(seed: int = 0) -> InstructVLAForConditionalGeneration:
+    """Random weights at the paper's sequence lengths (256 image tokens, 64 queries, 256 patches) and a fraction of its
+    width and depth, so that a CPU shows the proportions of the full model in minutes."""
+    return untrained_nano(
+        seed,
+        vision_config=SiglipVisionConfig(
+            hidden_size=384,
+            intermediate_size=1536,
+            num_hidden_layers=6,
+            num_attention_heads=6,
+            image_size=448,
+            patch_size=14,
+            vision_use_head=False,
+        ),
+        text_config=Qwen2Config(
+            vocab_size=2048,
+            hidden_size=512,
+            intermediate_size=2048,
+            num_hidden_layers=8,
+            num_attention_heads=8,
+            num_key_value_heads=2,
+            max_position_embeddings=4096,
+            rope_parameters={"rope_type": "default", "rope_theta": 1_000_000.0},
+            bos_token_id=2026,
+            eos_token_id=2028,
+            pad_token_id=2026,
+            tie_word_embeddings=False,
+        ),
+        adapter_config={"rank": 32, "alpha": 64},
+        action_vision_config={"embed_dim": 384, "depth": 12, "num_heads": 6, "feature_layer": 10},
+        action_expert_config={
+            "hidden_size": 384,
+            "intermediate_size": 1536,
+            "num_hidden_layers": 12,
+            "num_attention_heads": 6,
+        },
+    )
+
+
+def median_seconds(work: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Median time of each piece of work; the pieces take turns, so that a busy moment hits all of them."""
+    times: dict[str, list[float]] = {name: [] for name in work}
+    for _ in range(repeats):
+        for name, piece in work.items():
+            start = time.perf_counter()
+            piece()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+class Bench:
+    """One model, one camera frame, one instruction, and a response of a fixed number of tokens."""
+
+    def __init__(self, model: InstructVLAForConditionalGeneration, num_tokens: int):
+        self.model, self.num_tokens = model, num_tokens
+        image = draw_tabletop_scene()
+        self.vlm = model.processor.prompt_inputs(image, INSTRUCTION, response=model.config.response_style)
+        self.pixels = model.processor.action_inputs(image)["action_pixel_values"]
+        self.noise = torch.randn(
+            1, model.config.horizon, model.config.action_dim, generator=torch.Generator().manual_seed(0)
+        )
+        self.prompt, self.mask = self.embed(), self.vlm["attention_mask"]
+        self.response, self.latent = self.think()
+        if len(self.response) != num_tokens:
+            raise ValueError(
+                f"The model said {len(self.response)} tokens instead of {num_tokens}; choose another seed."
+            )
+
+    def embed(self) -> torch.Tensor:
+        return self.model.embed_prompt(self.vlm["input_ids"], self.vlm["pixel_values"])
+
+    def think(self) -> tuple[list[int], torch.Tensor]:
+        """As `generate_action` does it: SigLIP once, one KV cache for prompt, response and queries."""
+        responses, latent = self.model.think(self.embed(), self.mask, self.num_tokens)
+        return responses[0], latent
+
+    def think_again(self, recompute: str, keep_image: bool) -> torch.Tensor:
+        """The same response and queries with less reuse.
+
+        Args:
+            recompute: "queries" thinks on a KV cache, then encodes the whole sequence anew for the queries, as the
+                released code does; "everything" also encodes it anew for every token of the response.
+            keep_image: whether the image features are kept, or SigLIP runs for every new encoding.
+        """
+        model, embed_tokens = self.model, self.model.language_model.embed_tokens
+        turn = torch.tensor([model.assistant_turn(self.response)])
+
+        def encode(spoken: int) -> torch.Tensor:
+            prompt = self.prompt if keep_image else self.embed()
+            embeds = torch.cat([prompt, embed_tokens(turn[:, :spoken])], dim=1)
+            return model.extend(embeds, torch.ones(embeds.shape[:2], dtype=torch.long))
+
+        if recompute == "queries":
+            model.think(self.embed(), self.mask, self.num_tokens)
+        else:
+            for spoken in range(self.num_tokens):
+                model.language_model.lm_head(encode(spoken)[:, -1]).argmax(dim=-1)
+        return encode(turn.shape[1])[:, -model.config.num_action_queries :]
+
+    def flow(self, cached: bool) -> torch.Tensor:
+        """All flow steps on a given prefix, from its keys and values or from the prefix itself."""
+        expert = self.model.action_expert
+        mask = expert.attention_mask(self.prefix)
+        reusable = {"cache": expert.encode_prefix(self.prefix, mask)} if cached else {"prefix": self.prefix}
+        steps = expert.flow.num_inference_steps
+        return integrate(
+            lambda x, tau: expert.velocity(x, tau.expand(1), mask, **reusable), self.noise, expert.flow, steps
+        )
+
+    def stages(self, repeats: int) -> dict[str, float]:
+        """Seconds of each stage of one thinking call."""
+        model = self.model
+        filled = model.language_model.new_cache()
+        model.extend(self.prompt, self.mask, filled)
+        token = model.language_model.embed_tokens(torch.tensor([[0]]))
+        queries = model.language_model.embed_tokens(torch.tensor([model.assistant_turn([])]))
+        caches = iter([copy.deepcopy(filled) for _ in range(2 * repeats)])
+
+        def after_prompt(embeds: torch.Tensor) -> torch.Tensor:
+            mask = torch.ones(1, self.prompt.shape[1] + embeds.shape[1], dtype=torch.long)
+            return model.extend(embeds, mask, next(caches))
+
+        latent, images = self.latent, self.pixels.flatten(0, 1)
+        return median_seconds(
+            {
+                "SigLIP and projector": lambda: model.encode_images(self.vlm["pixel_values"]),
+                "prefill": lambda: model.extend(self.prompt, self.mask, model.language_model.new_cache()),
+                "thinking, per token": lambda: model.language_model.lm_head(after_prompt(token)[:, -1]).argmax(),
+                "queries": lambda: after_prompt(queries),
+                "FiLM-ViT": lambda: model.action_expert.vision(images, latent),
+                "flow steps, all": lambda: self.flow(cached=True),
+            },
+            repeats,
+        )
+
+    def reuses(self, repeats: int) -> dict[str, dict[str, float]]:
+        """Seconds with and without each reuse, after a check that both give the same."""
+        self.prefix = self.model.action_expert.embed_prefix(self.latent, self.pixels, None)
+        think, again = lambda: self.think()[1], self.think_again
+        pairs = {
+            "flow steps: prefix cache": (lambda: self.flow(True), lambda: self.flow(False), repeats),
+            "queries: image features": (lambda: again("queries", True), lambda: again("queries", False), repeats),
+            "queries: KV cache": (think, lambda: again("queries", True), repeats),
+            "queries: KV cache and image features": (think, lambda: again("queries", False), repeats),
+            "think, then act: KV cache": (think, lambda: again("everything", True), 1),
+            "think, then act: KV cache and image features": (think, lambda: again("everything", False), 1),
+        }
+        results = {}
+        for name, (with_reuse, without, turns) in pairs.items():
+            torch.testing.assert_close(with_reuse(), without(), rtol=1e-3, atol=1e-3)
+            results[name] = median_seconds({"with": with_reuse, "without": without}, turns)
+        return results
+
+
+def report(stages: dict[str, float], reuses: dict[str, dict[str, float]]) -> str:
+    lines = [f"{'stage':<52}{'ms':>10}"]
+    lines += [f"{name:<52}{1000 * seconds:>10.2f}" for name, seconds in stages.items()]
+    lines += ["", f"{'reuse':<52}{'with, ms':>10}{'without':>10}{'ratio':>8}"]
+    for name, pair in reuses.items():
+        ratio = pair["without"] / pair["with"]
+        lines.append(f"{name:<52}{1000 * pair['with']:>10.2f}{1000 * pair['without']:>10.2f}{ratio:>7.2f}x")
+    return "\n".join(lines)
+
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+@torch.no_grad()
+def main(
+    size: Annotated[str, typer.Option(help="nano or mid")] = "mid",
+    tokens: Annotated[int, typer.Option(min=1, help="length of the response")] = 20,
+    repeats: Annotated[int, typer.Option(min=1)] = 5,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of torch")] = 2,
+    output: Annotated[Path | None, typer.Option(help="also write the numbers as JSON")] = None,
+) -> None:
+    """Print the time of each stage, and of each reuse against going without it."""
+    sizes = {"nano": untrained_nano, "mid": mid_size}
+    if size not in sizes:
+        raise typer.BadParameter(f"{size!r} is unknown; choose {' or '.join(sizes)}", param_hint="--size")
+    torch.set_num_threads(threads)
+    bench = Bench(sizes[size](), tokens)
+    parameters = sum(parameter.numel() for parameter in bench.model.parameters()) / 1e6
+    reuses = bench.reuses(repeats)
+    stages = bench.stages(repeats)
+    typer.echo(f"{size}: {parameters:.1f} M parameters, float32, {threads} threads, {tokens} thought tokens\n")
+    typer.echo(report(stages, reuses))
+    if output is not None:
+        output.write_text(json.dumps({"stages": stages, "reuses": reuses}, indent=2))
+
+
+if __name__ == "__main__":
+    app()
