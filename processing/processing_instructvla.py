@@ -13,14 +13,12 @@ from transformers.processing_utils import ProcessorMixin
 from .action_normalization import (
     check_statistics,
     clip_actions,
-    nearest,
     normalize_state,
     resolve_unnorm_key,
     unnormalize_actions,
 )
 from .chat_prompts import (
     IMAGE_TOKEN,
-    PROMPT_TOKENS,
     action_messages,
     as_texts,
     check_messages,
@@ -40,22 +38,10 @@ from .image_transforms import (
     side_by_side,
     squash,
 )
+from .prompt_tokens import check_image_tokens, check_tokenizer, encode_texts
 
 ACTION_NAMES = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
 ACTION_UNITS = ("m", "m", "m", "rad", "rad", "rad", "0 closed, 1 open")
-
-# What apply_chat_template and a collator may set on the tokenizer's call.
-TEXT_OPTIONS = (
-    "padding",
-    "padding_side",
-    "pad_to_multiple_of",
-    "truncation",
-    "max_length",
-    "add_special_tokens",
-    "return_offsets_mapping",
-    "return_text_replacement_offsets",
-    "sanitize_control_tokens",
-)
 
 
 class InstructVLAProcessor(ProcessorMixin):
@@ -129,7 +115,7 @@ class InstructVLAProcessor(ProcessorMixin):
         self.gripper_convention = gripper_convention
         self.control_rate_hz = dict(control_rate_hz or {})
         self._check_control_rates()
-        self._check_tokenizer()
+        check_tokenizer(tokenizer, num_action_queries)
 
     # Construction checks
 
@@ -168,31 +154,6 @@ class InstructVLAProcessor(ProcessorMixin):
             if not (isinstance(rate, int | float) and math.isfinite(rate) and rate > 0):
                 raise ValueError(f"control_rate_hz[{key!r}] must be a positive number of Hz, got {rate!r}")
 
-    def _check_tokenizer(self) -> None:
-        if not self.tokenizer.is_fast or self.tokenizer.pad_token_id is None:
-            raise ValueError("the tokenizer must be a fast one and have a pad token")
-        queries = [query_token(index) for index in range(self.num_action_queries)]
-        tokens = [*PROMPT_TOKENS, *queries]
-        encoding = self._encode(tokens)
-        rows = [
-            [token_id for token_id, kept in zip(ids, mask, strict=True) if kept]
-            for ids, mask in zip(encoding["input_ids"], encoding["attention_mask"], strict=True)
-        ]
-        missing = [
-            token
-            for token, row in zip(tokens, rows, strict=True)
-            if self.tokenizer.convert_ids_to_tokens(row) != [token]
-        ]
-        if missing:
-            shown = missing if len(missing) <= 8 else [*missing[:4], "…", *missing[-2:]]
-            raise ValueError(
-                f"the tokenizer lacks {len(missing)} special token(s): {shown}; add them with "
-                "tokenizer.add_tokens([...], special_tokens=True) and resize the model's embeddings to match"
-            )
-        query_ids = [row[0] for row in rows[len(PROMPT_TOKENS) :]]
-        if query_ids != list(range(query_ids[0], query_ids[0] + len(queries))):
-            raise ValueError(f"{queries[0]} … {queries[-1]} must have consecutive token ids in this order")
-
     # Token ids
 
     @property
@@ -209,7 +170,7 @@ class InstructVLAProcessor(ProcessorMixin):
     @property
     def space_token_ids(self) -> list[int]:
         """Ids of the one space between a response and the action queries."""
-        return self._encode([" "])["input_ids"][0]
+        return encode_texts(self.tokenizer, [" "])["input_ids"][0]
 
     # Prompts
 
@@ -321,8 +282,8 @@ class InstructVLAProcessor(ProcessorMixin):
                 raise ValueError(f"give one image per instruction, got {len(frames)} images and {len(texts)} texts")
             texts = [self.action_prompt(instruction, response) for instruction in texts]
             per_text = [1] * len(texts)
-        data = self._encode(texts, **text_options)
-        self._check_image_tokens(data["input_ids"], len(frames), per_text)
+        data = encode_texts(self.tokenizer, texts, **text_options)
+        check_image_tokens(data["input_ids"], self.image_token_id, self.num_image_tokens, len(frames), per_text)
         if frames:
             data["pixel_values"] = self._vlm_pixels(frames)
         return _features(data, return_tensors)
@@ -438,47 +399,6 @@ class InstructVLAProcessor(ProcessorMixin):
 
     # Parts
 
-    def _encode(self, texts: list[str], **text_options: Any) -> dict[str, list]:
-        """Token ids and masks as lists, padded; never with special tokens that the text doesn't hold.
-
-        Padding is always on, for one text too: a fast tokenizer keeps the setting, and threads that share it would
-        otherwise change it under each other.
-        """
-        unknown = [name for name in text_options if name not in TEXT_OPTIONS]
-        if unknown:
-            raise ValueError(
-                f"unknown argument {unknown[0]!r}; accepted are {TEXT_OPTIONS}, the nearest is "
-                f"{nearest(unknown[0], TEXT_OPTIONS)!r}"
-            )
-        text_options.pop("return_text_replacement_offsets", None)  # nothing is replaced, so there are no such offsets
-        options = {"padding": True, "add_special_tokens": False, **text_options}
-        encoding = self.tokenizer(texts, **options)
-        longest = max(sum(mask) for mask in encoding["attention_mask"])
-        if longest > self.tokenizer.model_max_length:
-            raise ValueError(f"the prompt has {longest} tokens, the context holds {self.tokenizer.model_max_length}")
-        data = {name: encoding[name] for name in ("input_ids", "attention_mask")}
-        if "offset_mapping" in encoding:
-            data["offset_mapping"] = [
-                _monotone(offsets, mask)
-                for offsets, mask in zip(encoding["offset_mapping"], data["attention_mask"], strict=True)
-            ]
-        return data
-
-    def _check_image_tokens(self, input_ids: list[list[int]], num_images: int, per_text: list[int] | None) -> None:
-        """Refuse prompts whose image tokens don't match the images; `per_text` None if only their total is known."""
-        image_token_id = self.image_token_id
-        counts = [row.count(image_token_id) for row in input_ids]
-        if per_text is None:
-            whole = all(count % self.num_image_tokens == 0 for count in counts)
-            matching = whole and sum(counts) == num_images * self.num_image_tokens
-        else:
-            matching = counts == [number * self.num_image_tokens for number in per_text]
-        if not matching:
-            raise ValueError(
-                f"got {num_images if per_text is None else per_text} image(s), each takes {self.num_image_tokens} "
-                f"{IMAGE_TOKEN} tokens, but the prompts hold {counts}; give every image of the text, and no other"
-            )
-
     def _state_rows(self, state: Any, unnorm_key: str | None, batch: int) -> torch.Tensor:
         """Normalised states, `(batch, state_dim)` float32."""
         normalized = self.normalize_state(_as_array(state), unnorm_key)
@@ -499,13 +419,6 @@ def _as_array(values: Any) -> np.ndarray:
     if isinstance(values, torch.Tensor):
         return values.detach().to("cpu", torch.float64).numpy()
     return np.asarray(values)
-
-
-def _monotone(offsets: list[tuple[int, int]], mask: list[int]) -> list[tuple[int, int]]:
-    """Offsets with right padding placed at the end of the text instead of at 0, as the search for spans expects."""
-    end = max((stop for _, stop in offsets), default=0)
-    length = len(mask) - mask[::-1].index(1) if 1 in mask else 0
-    return [*offsets[:length], *[(end, end)] * (len(offsets) - length)]
 
 
 def _features(data: Mapping[str, Any], return_tensors: str | None) -> BatchFeature:

@@ -1,4 +1,4 @@
-"""Publishing and loading by repository id, against a local Hub with the real client, the second time without our package."""
+"""Publishing, and loading by repository id without our package, against a local Hub with the real client."""
 
 from collections.abc import Iterator
 
@@ -20,15 +20,20 @@ CALL = """
         return {"actions": out.actions, "latent": out.latent_actions, "ids": torch.tensor(out.context.response_ids)}
 """
 
-PUBLISH = CALL + """
+PUBLISH = (
+    CALL
+    + """
     from instructvla.nano import untrained_nano
 
     model = untrained_nano()
     model.push_to_hub("org/nano", max_shard_size="8MB", evaluation={"Tabletop": "12 of 20 episodes"})
     torch.save(act(model), "published.pt")
 """
+)
 
-LOAD_WITHOUT_THE_PACKAGE = CALL + """
+LOAD_WITHOUT_THE_PACKAGE = (
+    CALL
+    + """
     import sys
 
     class Absent:
@@ -47,6 +52,7 @@ LOAD_WITHOUT_THE_PACKAGE = CALL + """
     torch.save(act(copy), "copied.pt")
     assert not any(name.split(".")[0] == "instructvla" for name in sys.modules)
 """
+)
 
 
 @pytest.fixture

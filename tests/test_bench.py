@@ -1,0 +1,44 @@
+"""The bench: it compares what it times, and prints every stage and reuse."""
+
+import json
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from instructvla.evaluation.bench import Bench, app, mid_size
+from instructvla.nano import untrained_nano
+
+STAGES = ["SigLIP and projector", "prefill", "thinking, per token", "queries", "FiLM-ViT", "flow steps, all"]
+
+
+def test_nano_bench_prints_and_saves_every_stage_and_reuse(tmp_path):
+    threads = torch.get_num_threads()
+    arguments = ["--size", "nano", "--repeats", "1", "--tokens", "4", "--threads", str(threads)]
+    result = CliRunner().invoke(app, [*arguments, "--output", str(tmp_path / "bench.json")])
+    assert result.exit_code == 0, result.output
+    numbers = json.loads((tmp_path / "bench.json").read_text())
+    assert list(numbers["stages"]) == STAGES
+    assert all(seconds > 0 for seconds in numbers["stages"].values())
+    assert len(numbers["reuses"]) == 6
+    for name in [*STAGES, *numbers["reuses"]]:
+        assert name in result.output
+
+
+def test_results_with_and_without_reuse_are_compared_before_they_are_timed():
+    with torch.no_grad():
+        bench = Bench(untrained_nano(), num_tokens=3)
+        bench.think_again = lambda recompute, keep_image: torch.zeros(1, 16, 192)
+        with pytest.raises(AssertionError, match="not close"):
+            bench.reuses(repeats=1)
+
+
+def test_unknown_size_is_refused():
+    result = CliRunner().invoke(app, ["--size", "huge"])
+    assert result.exit_code == 2
+    assert "'huge' is unknown; choose nano or mid" in result.output.replace("\n", " ")
+
+
+def test_mid_size_has_the_papers_sequence_lengths():
+    config = mid_size().config
+    assert (config.num_image_tokens, config.action_vision_config.num_patches, config.horizon) == (256, 256, 16)

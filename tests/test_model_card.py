@@ -1,0 +1,29 @@
+"""The model card: every placeholder filled from the checkpoint, and nothing claimed that wasn't given."""
+
+from instructvla import InstructVLAConfig, InstructVLAForConditionalGeneration
+from instructvla.model_card import render_model_card, write_model_card
+from instructvla.nano import untrained_nano
+
+
+def test_card_states_the_checkpoints_own_facts():
+    model = untrained_nano()
+    card = render_model_card(model, "org/my-robot", {"SimplerEnv": "61.2 % of 288 episodes"})
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    for fact in ("my-robot", f"{parameters:,}", "block_causal", "stage 2", "| untrained | 5 Hz |"):
+        assert fact in card, fact
+    assert "| SimplerEnv | 61.2 % of 288 episodes |" in card
+    assert "$" not in card
+
+
+def test_card_says_when_nothing_was_evaluated_or_nothing_can_act():
+    card = render_model_card(InstructVLAForConditionalGeneration(InstructVLAConfig.nano()), "org/chat")
+    assert "No evaluation is recorded" in card
+    assert "can chat, but not act" in card
+
+
+def test_card_is_written_as_readme_and_starts_with_its_metadata(tmp_path):
+    write_model_card(untrained_nano(), tmp_path / "robot")
+    text = (tmp_path / "robot" / "README.md").read_text()
+    assert text.startswith("---\n")
+    assert "library_name: transformers" in text
+    assert "from_pretrained(" in text
