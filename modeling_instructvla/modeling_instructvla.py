@@ -81,6 +81,7 @@ class InstructVLAForConditionalGeneration(ActionGenerationMixin, PreTrainedModel
         self._processor = None
         self._processor_source: tuple[str, dict] | None = None
         self.post_init()
+        self.generation_config.suppress_tokens = [config.image_token_id]  # an answer holds no picture
         self.eval()
 
     def _init_weights(self, module: nn.Module):
@@ -114,7 +115,6 @@ class InstructVLAForConditionalGeneration(ActionGenerationMixin, PreTrainedModel
         use_cache: bool = False,
         logits_to_keep: int = 0,
         return_dict: bool = True,
-        **kwargs,
     ) -> InstructVLAOutput:
         """L = L_LM + L_FM for a training batch, logits for a plain one.
 
