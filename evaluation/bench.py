@@ -115,7 +115,7 @@ class Bench:
         def encode(spoken: int) -> torch.Tensor:
             prompt = self.prompt if keep_image else self.embed()
             embeds = torch.cat([prompt, embed_tokens(turn[:, :spoken])], dim=1)
-            return model.extend(embeds, torch.ones(embeds.shape[:2], dtype=torch.long))
+            return model.language_model(embeds, torch.ones(embeds.shape[:2], dtype=torch.long))
 
         if recompute == "queries":
             model.think(self.embed(), self.mask, self.num_tokens)
@@ -138,20 +138,20 @@ class Bench:
         """Seconds of each stage of one thinking call."""
         model = self.model
         filled = model.language_model.new_cache()
-        model.extend(self.prompt, self.mask, filled)
+        model.language_model(self.prompt, self.mask, filled)
         token = model.language_model.embed_tokens(torch.tensor([[0]]))
         queries = model.language_model.embed_tokens(torch.tensor([model.assistant_turn([])]))
         caches = iter([copy.deepcopy(filled) for _ in range(2 * repeats)])
 
         def after_prompt(embeds: torch.Tensor) -> torch.Tensor:
             mask = torch.ones(1, self.prompt.shape[1] + embeds.shape[1], dtype=torch.long)
-            return model.extend(embeds, mask, next(caches))
+            return model.language_model(embeds, mask, next(caches))
 
         latent, images = self.latent, self.pixels.flatten(0, 1)
         return median_seconds(
             {
                 "SigLIP and projector": lambda: model.encode_images(self.vlm["pixel_values"]),
-                "prefill": lambda: model.extend(self.prompt, self.mask, model.language_model.new_cache()),
+                "prefill": lambda: model.language_model(self.prompt, self.mask, model.language_model.new_cache()),
                 "thinking, per token": lambda: model.language_model.lm_head(after_prompt(token)[:, -1]).argmax(),
                 "queries": lambda: after_prompt(queries),
                 "FiLM-ViT": lambda: model.action_expert.vision(images, latent),

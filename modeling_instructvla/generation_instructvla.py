@@ -116,29 +116,22 @@ class ActionGenerationMixin:
             self.check_context(context, text)
         if think is None:
             think = self.config.thinks_by_default and context is None
-        response_ids = None if think or context is None else context.response_ids
-        speaks = think or (response_ids is not None and response_ids[0] is not None)
         if think and max_new_tokens < 1:
             raise ValueError(f"max_new_tokens is {max_new_tokens}, but thinking needs at least 1; or pass think=False.")
+        known = None if think or context is None or context.response_ids[0] is None else context.response_ids
 
-        style = self.config.response_style if speaks else None
+        style = self.config.response_style if think or known else None
         inputs = self.processor.prompt_inputs(images, text, response=style).to(self.device)
-        longest_tail = 1 + self.config.num_action_queries
-        if speaks:
-            longest_tail += max_new_tokens if think else max(len(ids) for ids in response_ids)
-        self.check_length(inputs["input_ids"].shape[1] + longest_tail)
-
-        prompt = self.embed_prompt(inputs["input_ids"], inputs["pixel_values"])
-        prompt_mask = inputs["attention_mask"]
+        longest_response = max_new_tokens if think else max(map(len, known or [[]]))
+        longest_turn = longest_response + 1 + self.config.num_action_queries
+        self.check_length(inputs["input_ids"].shape[1] + longest_turn)
+        prompt, mask = self.embed_prompt(inputs["input_ids"], inputs["pixel_values"]), inputs["attention_mask"]
         if think:
-            response_ids, latent_actions = self.think(prompt, prompt_mask, max_new_tokens)
+            response_ids, latent_actions = self.think(prompt, mask, max_new_tokens)
         else:
-            tails = [self.assistant_turn(ids) for ids in response_ids or [None] * len(prompt)]
-            tail, tail_mask = self.left_padded(tails)
-            embeds = torch.cat([prompt, self.language_model.embed_tokens(tail)], dim=1)
-            hidden = self.extend(embeds, torch.cat([prompt_mask, tail_mask], dim=1))
-            latent_actions = hidden[:, -self.config.num_action_queries :]
-            response_ids = response_ids or [None] * len(prompt)
+            response_ids = known or [None] * len(prompt)
+            turns = [self.assistant_turn(ids) for ids in response_ids]
+            latent_actions = self.decode_queries(turns, mask, prompt=prompt)
         return ActionContext(
             instruction=[text] if isinstance(text, str) else list(text),
             response=[self.response_text(ids) for ids in response_ids],
@@ -203,7 +196,7 @@ class ActionGenerationMixin:
             The response ids of each row, and C (batch, num_action_queries, text_hidden_size).
         """
         cache = self.language_model.new_cache()
-        hidden, mask = self.extend(prompt, prompt_mask, cache), prompt_mask
+        hidden, mask = self.language_model(prompt, prompt_mask, cache), prompt_mask
         stop = torch.tensor(self.stop_token_ids, device=prompt.device)
         speaking = torch.ones(len(prompt), dtype=torch.bool, device=prompt.device)
         tokens, spoken = [], []  # per step: the token of each row, and whether the row was still speaking
@@ -219,7 +212,7 @@ class ActionGenerationMixin:
                 cached = len(tokens) - 1  # nothing follows the last token, so it has not been through the model
                 break
             mask = torch.cat([mask, speaking.unsqueeze(1).to(mask.dtype)], dim=1)
-            hidden = self.extend(self.language_model.embed_tokens(token.unsqueeze(1)), mask, cache)
+            hidden = self.language_model(self.language_model.embed_tokens(token.unsqueeze(1)), mask, cache)
 
         rows = [[] for _ in prompt]
         if tokens:
@@ -233,14 +226,31 @@ class ActionGenerationMixin:
             kept = common_prefix(row[:cached], turn)
             mask[i, prompt.shape[1] + kept :] = 0
             tails.append(turn[kept:])
-        tail, tail_mask = self.left_padded(tails)
-        hidden = self.extend(self.language_model.embed_tokens(tail), torch.cat([mask, tail_mask], dim=1), cache)
-        return responses, hidden[:, -self.config.num_action_queries :]
+        return responses, self.decode_queries(tails, mask, cache=cache)
 
-    def extend(self, embeds: torch.Tensor, mask: torch.Tensor, cache: DynamicCache | None = None) -> torch.Tensor:
-        """Final hidden states of the tokens that follow the cached ones; padding takes no position."""
-        positions = (mask.long().cumsum(dim=1) - 1).clamp(min=0)[:, -embeds.shape[1] :]
-        return self.language_model(embeds, mask, positions, cache)
+    def decode_queries(
+        self,
+        tails: list[list[int]],
+        mask: torch.Tensor,
+        prompt: torch.Tensor | None = None,
+        cache: DynamicCache | None = None,
+    ) -> torch.Tensor:
+        """C from one pass over the tokens up to the last action query (section 3.1, "decoded in parallel").
+
+        Args:
+            tails: per row, the token ids that come after the prompt or after the cached tokens; queries last.
+            mask: (batch, tokens before the tails).
+            prompt: (batch, tokens, text_hidden_size), unless a `cache` holds the tokens before the tails.
+
+        Returns:
+            (batch, num_action_queries, text_hidden_size).
+        """
+        ids, tail_mask = self.left_padded(tails)
+        embeds = self.language_model.embed_tokens(ids)
+        if prompt is not None:
+            embeds = torch.cat([prompt, embeds], dim=1)
+        hidden = self.language_model(embeds, torch.cat([mask, tail_mask], dim=1), cache)
+        return hidden[:, -self.config.num_action_queries :]
 
     def assistant_turn(self, response: list[int] | None) -> list[int]:
         """The response, exactly one space and all queries; without a response, the queries alone."""

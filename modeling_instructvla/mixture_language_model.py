@@ -165,20 +165,23 @@ class MixtureLanguageModel(Qwen2PreTrainedModel):
         self,
         inputs_embeds: torch.Tensor,
         attention_mask: torch.Tensor,
-        position_ids: torch.Tensor,
         cache: DynamicCache | None = None,
+        position_ids: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Final hidden states (after the final norm) of the adapted model.
 
         Args:
             inputs_embeds: (batch, seq, hidden_size).
             attention_mask: (batch, cached + seq), 1 where a token counts.
-            position_ids: (batch, seq).
             cache: keys and values of the tokens before these, extended in place; from `new_cache`.
+            position_ids: (batch, seq); default: counted by the mask, so that padding takes no position.
 
         Returns:
             (batch, seq, hidden_size).
         """
+        if position_ids is None:
+            positions = attention_mask.long().cumsum(dim=1) - 1
+            position_ids = positions.clamp(min=0)[:, -inputs_embeds.shape[1] :]
         mask = create_causal_mask(
             config=self.config,
             inputs_embeds=inputs_embeds,

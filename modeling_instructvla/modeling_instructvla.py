@@ -139,9 +139,7 @@ class InstructVLAForConditionalGeneration(ActionGenerationMixin, PreTrainedModel
         self.check_length(cached + inputs_embeds.shape[1])
         if attention_mask is None:
             attention_mask = inputs_embeds.new_ones(len(inputs_embeds), cached + inputs_embeds.shape[1]).long()
-        if position_ids is None:
-            position_ids = (attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)[:, -inputs_embeds.shape[1] :]
-        hidden = self.language_model(inputs_embeds, attention_mask, position_ids, cache)
+        hidden = self.language_model(inputs_embeds, attention_mask, cache, position_ids)
 
         output = InstructVLAOutput(last_hidden_state=hidden, past_key_values=cache)
         if labels is None and actions is None:

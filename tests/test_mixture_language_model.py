@@ -32,10 +32,6 @@ def golden_model(name: str, attention: str) -> tuple[MixtureLanguageModel, dict[
     return model, tensors
 
 
-def positions(mask: torch.Tensor) -> torch.Tensor:
-    return (mask.cumsum(dim=1) - 1).clamp(min=0)
-
-
 @pytest.fixture(params=["eager", "sdpa"])
 def attention(request):
     return request.param
@@ -47,7 +43,7 @@ def test_hidden_states_logits_and_gates_equal_the_authors(name, attention):
     model, tensors = golden_model(name, attention)
     embeds, valid = tensors["in.inputs_embeds"], tensors["in.attention_mask"]
     assert torch.equal(model.embed_tokens(tensors["in.input_ids"]), embeds)
-    hidden = model(embeds, valid.long(), positions(valid.long()))
+    hidden = model(embeds, valid.long())
     assert relative_error(hidden[valid], tensors["out.hidden_last"][valid]) < TOLERANCE
     assert relative_error(model.lm_head(hidden)[valid], tensors["out.logits"][valid]) < TOLERANCE
 
@@ -58,7 +54,7 @@ def test_scale_head_reads_the_base_models_hidden_states(attention):
     captured = []
     model.scale_head.register_forward_hook(lambda module, args, gates: captured.append((args[0], gates)))
     valid = tensors["in.attention_mask"]
-    model(tensors["in.inputs_embeds"], valid.long(), positions(valid.long()))
+    model(tensors["in.inputs_embeds"], valid.long())
     base_hidden, gates = captured[0]
     assert relative_error(base_hidden[valid], tensors["out.base_hidden_last"][valid]) < TOLERANCE
     assert relative_error(gates[valid], tensors["out.scalings"][valid]) < TOLERANCE
@@ -72,7 +68,7 @@ def test_greedy_decoding_with_caches_gives_the_tokens_of_recomputation(name, att
     mask = torch.ones(1, embeds.shape[1], dtype=torch.long)
     tokens, logits = [], []
     for _ in range(8):
-        hidden = model(embeds, mask, positions(mask)[:, -embeds.shape[1] :], cache)
+        hidden = model(embeds, mask, cache)
         logits.append(model.lm_head(hidden[:, -1]))
         tokens.append(logits[-1].argmax(dim=-1))
         embeds = model.embed_tokens(tokens[-1].unsqueeze(1))
@@ -85,16 +81,25 @@ def test_greedy_decoding_with_caches_gives_the_tokens_of_recomputation(name, att
 def test_left_padding_does_not_change_a_row(attention):
     model, tensors = golden_model("xlora_llm", attention)
     embeds = tensors["in.inputs_embeds"][:1, :9]
-    alone = model(embeds, torch.ones(1, 9, dtype=torch.long), torch.arange(9).unsqueeze(0))
+    alone = model(embeds, torch.ones(1, 9, dtype=torch.long))
     padded = torch.cat([torch.randn(1, 4, embeds.shape[-1]), embeds], dim=1)
     mask = torch.tensor([[0] * 4 + [1] * 9])
-    assert relative_error(model(padded, mask, positions(mask))[:, 4:], alone) < 1e-5
+    assert relative_error(model(padded, mask)[:, 4:], alone) < 1e-5
+
+
+@torch.no_grad()
+def test_positions_are_counted_by_the_mask(attention):
+    model, tensors = golden_model("xlora_llm", attention)
+    mask = torch.tensor([[0, 0, 1, 1, 0, 1]])
+    embeds = tensors["in.inputs_embeds"][:1, :6]
+    given = model(embeds, mask, position_ids=torch.tensor([[0, 0, 0, 1, 1, 2]]))
+    assert torch.equal(model(embeds, mask)[:, mask[0] == 1], given[:, mask[0] == 1])
 
 
 def test_pass_one_has_no_gradient_and_pass_two_reaches_every_expert():
     model, tensors = golden_model("xlora_llm", "sdpa")
     mask = tensors["in.attention_mask"].long()
-    model(tensors["in.inputs_embeds"], mask, positions(mask)).sum().backward()
+    model(tensors["in.inputs_embeds"], mask).sum().backward()
     for name, parameter in model.named_parameters():
         if "lora" in name or "scale_head" in name:
             assert parameter.grad.abs().sum() > 0, name
