@@ -121,8 +121,9 @@ def test_cache_operations_reach_both_passes():
     assert cache.layers[0].keys[0].unique().item() == 1
     cache.crop(-1)
     assert cache.get_seq_length() == cache.base.get_seq_length() == 2
-    cache.reset()
-    assert cache.get_seq_length() == cache.base.get_seq_length() == 0
+    cache.reset()  # drops the tokens, or blanks them before transformers 5.20
+    for half in (cache, cache.base):
+        assert half.get_seq_length() == 0 or half.layers[0].keys.abs().sum() == 0
 
 
 def fill_with_row_numbers(cache) -> None:
