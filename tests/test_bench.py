@@ -27,7 +27,7 @@ def test_nano_bench_prints_and_saves_every_stage_and_reuse(tmp_path):
 
 def test_results_with_and_without_reuse_are_compared_before_they_are_timed():
     with torch.no_grad():
-        bench = Bench(untrained_nano(), num_tokens=3)
+        bench = Bench(untrained_nano(), max_tokens=3)
         bench.think_again = lambda recompute, keep_image: torch.zeros(1, 16, 192)
         with pytest.raises(AssertionError, match="not close"):
             bench.reuses(repeats=1)
