@@ -13,8 +13,9 @@ from typing import Annotated
 
 import torch
 import typer
-from transformers import Qwen2Config, SiglipVisionConfig
+from transformers import SiglipVisionConfig
 
+from instructvla.configuration_instructvla import nano_text_config
 from instructvla.evaluation.demo_scene import draw_tabletop_scene
 from instructvla.flow_matching import integrate
 from instructvla.modeling_instructvla import InstructVLAForConditionalGeneration
@@ -37,19 +38,12 @@ def mid_size(seed: int = 0) -> InstructVLAForConditionalGeneration:
             patch_size=14,
             vision_use_head=False,
         ),
-        text_config=Qwen2Config(
-            vocab_size=2048,
+        text_config=nano_text_config(
             hidden_size=512,
             intermediate_size=2048,
             num_hidden_layers=8,
             num_attention_heads=8,
             num_key_value_heads=2,
-            max_position_embeddings=4096,
-            rope_parameters={"rope_type": "default", "rope_theta": 1_000_000.0},
-            bos_token_id=2026,
-            eos_token_id=2028,
-            pad_token_id=2026,
-            tie_word_embeddings=False,
         ),
         adapter_config={"rank": 32, "alpha": 64},
         action_vision_config={"embed_dim": 384, "depth": 12, "num_heads": 6, "feature_layer": 10},

@@ -284,6 +284,20 @@ def eagle2_text_config() -> Qwen2Config:
     )
 
 
+def nano_text_config(**sizes: int) -> Qwen2Config:
+    """A Qwen2 of any size on the package's own tokenizer: 2,048 entries, the last 16 of them action queries."""
+    return Qwen2Config(
+        vocab_size=2048,
+        max_position_embeddings=4096,
+        rope_parameters={"rope_type": "default", "rope_theta": 1_000_000.0},
+        bos_token_id=2026,
+        eos_token_id=2028,
+        pad_token_id=2026,
+        tie_word_embeddings=False,
+        **sizes,
+    )
+
+
 class InstructVLAConfig(PreTrainedConfig):
     """Configuration of the whole model; the defaults are the paper's 2B model.
 
@@ -422,19 +436,12 @@ class InstructVLAConfig(PreTrainedConfig):
                 patch_size=14,
                 vision_use_head=False,
             ),
-            "text_config": Qwen2Config(
-                vocab_size=2048,
+            "text_config": nano_text_config(
                 hidden_size=192,
                 intermediate_size=512,
                 num_hidden_layers=3,
                 num_attention_heads=6,
                 num_key_value_heads=2,
-                max_position_embeddings=4096,
-                rope_parameters={"rope_type": "default", "rope_theta": 1_000_000.0},
-                bos_token_id=2026,
-                eos_token_id=2028,
-                pad_token_id=2026,
-                tie_word_embeddings=False,
             ),
             "action_vision_config": ActionVisionConfig(embed_dim=128, depth=4, num_heads=4, image_size=112),
             "action_expert_config": ActionExpertConfig(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
+from transformers import Qwen2Config
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
@@ -20,6 +21,21 @@ def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
     """Largest absolute difference over the largest absolute expected value."""
     difference = (actual.double() - expected.double()).abs().max()
     return (difference / expected.double().abs().max().clamp_min(1e-12)).item()
+
+
+def qwen2_config(sizes: dict, **fields) -> Qwen2Config:
+    """The language model's configuration from a fixture's sizes."""
+    return Qwen2Config(
+        vocab_size=sizes["vocab"],
+        hidden_size=sizes["hidden"],
+        intermediate_size=sizes["intermediate"],
+        num_hidden_layers=sizes["layers"],
+        num_attention_heads=sizes["heads"],
+        num_key_value_heads=sizes["kv_heads"],
+        rope_parameters={"rope_type": "default", "rope_theta": sizes["rope_theta"]},
+        rms_norm_eps=sizes["rms_norm_eps"],
+        **fields,
+    )
 
 
 def language_weights(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

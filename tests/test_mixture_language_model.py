@@ -6,7 +6,7 @@ from transformers import Qwen2Config
 
 from instructvla.configuration_instructvla import AdapterConfig
 from instructvla.mixture_language_model import MixtureCache, MixtureLanguageModel
-from tests.parity import language_weights, load_fixture, relative_error
+from tests.parity import language_weights, load_fixture, qwen2_config, relative_error
 
 TOLERANCE = 1e-4  # float32, as the golden tensors' README asks
 STAGES = {"lora_llm": 1, "xlora_llm": 2}
@@ -14,18 +14,8 @@ STAGES = {"lora_llm": 1, "xlora_llm": 2}
 
 def golden_model(name: str, attention: str) -> tuple[MixtureLanguageModel, dict[str, torch.Tensor]]:
     tensors, meta = load_fixture(name)
-    qwen2, lora = meta["config"]["qwen2"], meta["config"]["lora"]
-    config = Qwen2Config(
-        vocab_size=qwen2["vocab"],
-        hidden_size=qwen2["hidden"],
-        intermediate_size=qwen2["intermediate"],
-        num_hidden_layers=qwen2["layers"],
-        num_attention_heads=qwen2["heads"],
-        num_key_value_heads=qwen2["kv_heads"],
-        rope_parameters={"rope_type": "default", "rope_theta": qwen2["rope_theta"]},
-        rms_norm_eps=qwen2["rms_norm_eps"],
-        attn_implementation=attention,
-    )
+    config = qwen2_config(meta["config"]["qwen2"], attn_implementation=attention)
+    lora = meta["config"]["lora"]
     adapters = AdapterConfig(rank=lora["r"], alpha=lora["alpha"], experts=STAGES[name], scale_head_size=24)
     model = MixtureLanguageModel(config, adapters).eval()
     model.load_state_dict(language_weights(tensors), strict=True)

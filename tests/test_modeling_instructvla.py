@@ -8,11 +8,11 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel, AutoModelForImageTextToText, Qwen2Config, SiglipVisionConfig
+from transformers import AutoModel, AutoModelForImageTextToText, SiglipVisionConfig
 
 from instructvla import InstructVLAConfig, InstructVLAForConditionalGeneration
 from instructvla.nano import nano_processor, untrained_nano
-from tests.parity import FIXTURES, language_weights, load_fixture, relative_error, weights
+from tests.parity import FIXTURES, language_weights, load_fixture, qwen2_config, relative_error, weights
 
 TOLERANCE = 1e-4  # float32, as the golden tensors' README asks
 
@@ -68,15 +68,7 @@ def golden_vlm(request):
         vision_config=SiglipVisionConfig(
             **{key: siglip[key] for key in siglip if key != "act"}, hidden_act=siglip["act"], vision_use_head=False
         ),
-        text_config=Qwen2Config(
-            vocab_size=qwen2["vocab"],
-            hidden_size=qwen2["hidden"],
-            intermediate_size=qwen2["intermediate"],
-            num_hidden_layers=qwen2["layers"],
-            num_attention_heads=qwen2["heads"],
-            num_key_value_heads=qwen2["kv_heads"],
-            rope_parameters={"rope_type": "default", "rope_theta": qwen2["rope_theta"]},
-        ),
+        text_config=qwen2_config(qwen2),
         adapter_config={"experts": 1},
         image_token_id=meta["config"]["image_token_id"],
         query_token_id=qwen2["vocab"] - 16,
