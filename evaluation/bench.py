@@ -1,6 +1,6 @@
 """Where the time of one action goes, stage by stage, with and without each reuse, in one run (`make bench`).
 
-Every pair is timed alternately on the same model and input, and its two results are compared before a ratio is printed.
+Every pair is timed alternately on the same model and input, and its two results are compared.
 """
 
 import copy
@@ -56,17 +56,18 @@ def mid_size(seed: int = 0) -> InstructVLAForConditionalGeneration:
     )
 
 
-def median_seconds(work: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median time of each piece of work; the pieces take turns, so that a busy moment hits all of them."""
+def timed(
+    work: dict[str, Callable[[], torch.Tensor]], repeats: int
+) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
+    """Median time and last result of each piece of work; the pieces take turns, so a busy moment hits all of them."""
     times: dict[str, list[float]] = {name: [] for name in work}
+    results = {}
     for _ in range(repeats):
         for name, piece in work.items():
             start = time.perf_counter()
-            piece()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
+            results[name] = piece()
             times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in times.items()}
+    return {name: statistics.median(values) for name, values in times.items()}, results
 
 
 class Bench:
@@ -138,7 +139,7 @@ class Bench:
             return model.language_model(embeds, mask, next(caches))
 
         latent, images = self.latent, self.pixels.flatten(0, 1)
-        return median_seconds(
+        return timed(
             {
                 "SigLIP and projector": lambda: model.encode_images(self.vlm["pixel_values"]),
                 "prefill": lambda: model.language_model(self.prompt, self.mask, model.language_model.new_cache()),
@@ -148,10 +149,10 @@ class Bench:
                 "flow steps, all": lambda: self.flow(cached=True),
             },
             repeats,
-        )
+        )[0]
 
     def reuses(self, repeats: int) -> dict[str, dict[str, float]]:
-        """Seconds with and without each reuse, after a check that both give the same."""
+        """Seconds with and without each reuse, and a check that both give the same."""
         self.prefix = self.model.action_expert.embed_prefix(self.latent, self.pixels, None)
         think, again = lambda: self.think()[1], self.think_again
         pairs = {
@@ -164,8 +165,8 @@ class Bench:
         }
         results = {}
         for name, (with_reuse, without, turns) in pairs.items():
-            torch.testing.assert_close(with_reuse(), without(), rtol=1e-3, atol=1e-3)
-            results[name] = median_seconds({"with": with_reuse, "without": without}, turns)
+            results[name], outputs = timed({"with": with_reuse, "without": without}, turns)
+            torch.testing.assert_close(outputs["with"], outputs["without"], rtol=1e-3, atol=1e-3)
         return results
 
 
@@ -187,7 +188,7 @@ app = typer.Typer(add_completion=False)
 def main(
     size: Annotated[str, typer.Option(help="nano or mid")] = "mid",
     tokens: Annotated[int, typer.Option(min=1, help="longest response; random weights may stop earlier")] = 20,
-    repeats: Annotated[int, typer.Option(min=1)] = 5,
+    repeats: Annotated[int, typer.Option(min=1)] = 3,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of torch")] = 2,
     output: Annotated[Path | None, typer.Option(help="also write the numbers as JSON")] = None,
 ) -> None:

@@ -5,6 +5,7 @@ from torch import nn
 from transformers import DynamicCache, LlamaConfig, LlamaModel
 
 from .configuration_instructvla import InstructVLAConfig
+from .exact_rotary import ExactRotaryEmbedding
 from .film_vision import FiLMVisionTransformer
 from .flow_matching import flow_matching_loss, integrate, interpolate, sample_flow_time, target_velocity, time_embedding
 
@@ -30,6 +31,7 @@ class ExpertTransformer(LlamaModel):
     def __init__(self, config: LlamaConfig):
         super().__init__(config)
         self.embed_tokens = None
+        self.rotary_emb = ExactRotaryEmbedding(config=config)
 
 
 def silu_mlp(*sizes: int) -> nn.Sequential:
@@ -153,20 +155,20 @@ class ActionExpert(nn.Module):
         def velocity(x: torch.Tensor, flow_time: torch.Tensor) -> torch.Tensor:
             return self.velocity(x, flow_time.expand(len(x)), mask, **reusable)
 
-        return integrate(velocity, noise, self.flow, num_steps or self.flow.num_inference_steps)
+        return integrate(velocity, noise.to(prefix.device), self.flow, num_steps or self.flow.num_inference_steps)
 
     def embed_prefix(
         self, latent_action: torch.Tensor, pixel_values: torch.Tensor, state: torch.Tensor | None
     ) -> torch.Tensor:
         """[visual tokens, latent action, state]: (batch, prefix, hidden_size); cameras interleave patch by patch."""
         batch, cameras = pixel_values.shape[:2]
-        dtype = self.action_embedding.linear_1.weight.dtype
-        images = pixel_values.flatten(0, 1).to(dtype)
-        features = self.vision(images, latent_action.to(dtype).repeat_interleave(cameras, dim=0))
+        weight = self.action_embedding.linear_1.weight
+        images, latent_action = (x.to(weight.device, weight.dtype) for x in (pixel_values.flatten(0, 1), latent_action))
+        features = self.vision(images, latent_action.repeat_interleave(cameras, dim=0))
         visual = self.visual_projector(features).unflatten(0, (batch, cameras))  # (batch, cameras, patches, hidden)
-        tokens = [visual.transpose(1, 2).flatten(1, 2), self.latent_projector(latent_action.to(dtype))]
+        tokens = [visual.transpose(1, 2).flatten(1, 2), self.latent_projector(latent_action)]
         if self.state_projector is not None:
-            tokens.append(self.state_projector(state.to(dtype)).unsqueeze(1))
+            tokens.append(self.state_projector(state.to(weight.device, weight.dtype)).unsqueeze(1))
         return torch.cat(tokens, dim=1)
 
     def velocity(

@@ -5,6 +5,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import nn
+from transformers import initialization as init
 
 
 class BaseLinear(nn.Linear):
@@ -28,13 +29,14 @@ class AdaptedLinear(BaseLinear):
         self.scaling = alpha / rank
         self.dropout = dropout
         self.lora_A = nn.Parameter(torch.empty(experts, rank, in_features))
-        self.lora_B = nn.Parameter(torch.zeros(out_features, experts, rank))
-        nn.init.uniform_(self.lora_A, -self.initial_bound, self.initial_bound)
+        self.lora_B = nn.Parameter(torch.empty(out_features, experts, rank))
+        self.reset_experts()
 
-    @property
-    def initial_bound(self) -> float:
-        """Fresh A is uniform within ± this: LoRA's Kaiming initialisation with a = √5."""
-        return 1 / math.sqrt(self.in_features)
+    def reset_experts(self) -> None:
+        """LoRA's start: A by Kaiming initialisation with a = √5, which is uniform within ± 1/√in; B zero."""
+        bound = 1 / math.sqrt(self.in_features)
+        init.uniform_(self.lora_A, -bound, bound)
+        init.zeros_(self.lora_B)
 
     def forward(self, x: torch.Tensor, gates: torch.Tensor | None = None) -> torch.Tensor:
         """Args:

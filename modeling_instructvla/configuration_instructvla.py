@@ -1,14 +1,22 @@
-"""Configuration of InstructVLA: typed sub-configurations, checked on construction (paper Tables 12 and 13)."""
+"""Configuration of InstructVLA: the library's sub-configurations, our sections, and what must fit between them."""
 
-import difflib
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict
 from typing import Any, ClassVar
 
 from transformers import PreTrainedConfig, Qwen2Config, SiglipVisionConfig
 
-ATTENTION_MASKS = ("block_causal", "additive_bias")
-ADAPTABLE_LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+from .configuration_sections import (
+    ActionExpertConfig,
+    ActionVisionConfig,
+    AdapterConfig,
+    FlowConfig,
+    ProjectorConfig,
+    Section,
+    is_positive_integer,
+    is_token_id,
+    refuse_unknown,
+    require,
+)
 
 # Where the classes are in the code that travels with a checkpoint.
 AUTO_MAP = {
@@ -18,7 +26,7 @@ AUTO_MAP = {
     "AutoProcessor": "processing_instructvla.InstructVLAProcessor",
 }
 
-# Keys that `PreTrainedConfig` itself reads or writes beside its dataclass fields.
+# Keys that transformers' own classes read or write beside the dataclass fields of `PreTrainedConfig`.
 LIBRARY_KEYS = {
     "auto_map",
     "model_type",
@@ -28,229 +36,25 @@ LIBRARY_KEYS = {
     "experts_implementation",
     "output_attentions",
     "num_labels",
+    "use_cache",
+    "quantization_config",
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
 }
 
 
-def require(condition: bool, field: str, value: Any, allowed: str) -> None:
-    """Raise a `ValueError` that names the field, the value given and what is allowed, unless `condition` holds."""
-    if not condition:
-        raise ValueError(f"{field} is {value!r}, but it must be {allowed}.")
-
-
-def refuse_unknown(given: Iterable[str], known: set[str], prefix: str = "") -> None:
-    """Raise a `ValueError` for the first name in `given` that is not known, with the nearest known one."""
-    for name in given:
-        if name not in known:
-            nearest = difflib.get_close_matches(name, known, n=1)
-            hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-            raise ValueError(f"{prefix}{name} is not a field; the fields are {', '.join(sorted(known))}.{hint}")
-
-
-def is_positive_integer(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
-def is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-@dataclass
-class Section:
-    """One typed part of the configuration, checked when it is made; `section` is its public name."""
-
-    section: ClassVar[str] = ""
-
-    def __post_init__(self):
-        self.check()
-
-    @classmethod
-    def of(cls, value: "Section | dict | None") -> "Section":
-        """The section itself, built from its JSON form, or with its defaults for None."""
-        if isinstance(value, cls):
-            return value
-        require(value is None or isinstance(value, dict), cls.section, value, f"a {cls.__name__} or a dictionary")
-        refuse_unknown(value or {}, {field.name for field in fields(cls)}, f"{cls.section}.")
-        return cls(**(value or {}))
-
-    def require(self, condition: bool, field: str, allowed: str) -> None:
-        require(condition, f"{self.section}.{field}", getattr(self, field), allowed)
-
-    def require_positive_integers(self, *names: str) -> None:
-        for name in names:
-            self.require(is_positive_integer(getattr(self, name)), name, "an integer above 0")
-
-    def check(self) -> None:
-        """Raise `ValueError` on the first bad value."""
-
-
-@dataclass
-class ProjectorConfig(Section):
-    """Vision-to-language projector: pixel shuffle, then LayerNorm, Linear, GELU, Linear.
-
-    `downsample_ratio` is the factor on each side of the patch grid: 0.5 turns 32 x 32 patches into 256 tokens.
-    """
-
-    section: ClassVar[str] = "projector"
-
-    downsample_ratio: float = 0.5
-
-    def check(self) -> None:
-        ratio = self.downsample_ratio
-        ok = is_number(ratio) and 0 < ratio <= 1 and (1 / ratio) % 1 == 0
-        self.require(ok, "downsample_ratio", "1 / k for an integer k, e.g. 0.5")
-
-
-@dataclass
-class ActionVisionConfig(Section):
-    """The action expert's FiLM-conditioned DINOv2 tower (paper section 3.1); defaults are ViT-L/14 with registers.
-
-    `feature_layer` is the index of the block whose output is used; later blocks are not built. The penultimate block is
-    the default of new training, released weights use block 2. `image_size` is in pixels.
-    """
-
-    section: ClassVar[str] = "action_vision_config"
-
-    embed_dim: int = 1024
-    depth: int = 24
-    num_heads: int = 16
-    mlp_ratio: float = 4.0
-    patch_size: int = 14
-    image_size: int = 224
-    num_register_tokens: int = 4
-    layer_norm_eps: float = 1e-6
-    feature_layer: int | None = None
-
-    def __post_init__(self):
-        if self.feature_layer is None and is_positive_integer(self.depth):
-            self.feature_layer = max(self.depth - 2, 0)
-        super().__post_init__()
-
-    def check(self) -> None:
-        self.require_positive_integers("embed_dim", "depth", "num_heads", "patch_size", "image_size")
-        self.require(self.embed_dim % self.num_heads == 0, "embed_dim", f"a multiple of num_heads ({self.num_heads})")
-        self.require(self.image_size % self.patch_size == 0, "image_size", f"a multiple of {self.patch_size}")
-        registers = self.num_register_tokens
-        self.require(registers == 0 or is_positive_integer(registers), "num_register_tokens", "0 or more")
-        self.require(is_number(self.mlp_ratio) and self.mlp_ratio > 0, "mlp_ratio", "a number above 0")
-        layer = self.feature_layer
-        in_range = layer == 0 or (is_positive_integer(layer) and layer < self.depth)
-        self.require(in_range, "feature_layer", f"a block index from 0 to {self.depth - 1}")
-
-    @property
-    def num_patches(self) -> int:
-        return (self.image_size // self.patch_size) ** 2
-
-
-@dataclass
-class ActionExpertConfig(Section):
-    """The action expert's transformer (paper Table 12, "Action Backbone").
-
-    `attention` is "block_causal" (the paper) or "additive_bias" (what the released weights compute: the block-causal
-    mask is added to the attention logits as 0 or 1 and blocks nothing).
-    """
-
-    section: ClassVar[str] = "action_expert_config"
-
-    hidden_size: int = 768
-    intermediate_size: int = 3072
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 12
-    rope_theta: float = 1000.0
-    rms_norm_eps: float = 1e-6
-    attention_dropout: float = 0.1
-    attention: str = "block_causal"
-
-    def check(self) -> None:
-        self.require_positive_integers("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
-        heads = self.num_attention_heads
-        even_head = self.hidden_size % (2 * heads) == 0
-        self.require(even_head, "hidden_size", f"a multiple of 2 x num_attention_heads ({2 * heads})")
-        self.require(self.attention in ATTENTION_MASKS, "attention", f"one of {', '.join(ATTENTION_MASKS)}")
-        self.require(is_number(self.rope_theta) and self.rope_theta > 0, "rope_theta", "a number above 0")
-        dropout = self.attention_dropout
-        self.require(is_number(dropout) and 0 <= dropout < 1, "attention_dropout", "in [0, 1)")
-
-
-@dataclass
-class AdapterConfig(Section):
-    """The mixture of LoRA adaptation experts and its scale head (paper section 3.1 and Table 12).
-
-    One expert is stage 1 (the action LoRA, ungated); two are stage 2 (language, then action, gated by the scale head).
-    """
-
-    section: ClassVar[str] = "adapter_config"
-
-    rank: int = 128
-    alpha: float = 256
-    dropout: float = 0.05
-    target_modules: list[str] | tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj")
-    experts: int = 2
-    scale_head_depth: int = 4
-    scale_head_size: int = 128
-    scale_head_dropout: float = 0.2
-
-    def __post_init__(self):
-        if isinstance(self.target_modules, tuple):
-            self.target_modules = list(self.target_modules)
-        super().__post_init__()
-
-    def check(self) -> None:
-        self.require_positive_integers("rank", "experts", "scale_head_depth", "scale_head_size")
-        self.require(is_number(self.alpha) and self.alpha > 0, "alpha", "a number above 0")
-        for field in ("dropout", "scale_head_dropout"):
-            value = getattr(self, field)
-            self.require(is_number(value) and 0 <= value < 1, field, "in [0, 1)")
-        targets = self.target_modules
-        known = isinstance(targets, list) and len(targets) > 0 and set(targets) <= set(ADAPTABLE_LINEARS)
-        self.require(known, "target_modules", f"a non-empty list out of {', '.join(ADAPTABLE_LINEARS)}")
-
-
-@dataclass
-class FlowConfig(Section):
-    """Flow matching (paper appendix E.2 and Table 13): noise at flow time 0, data at flow time 1.
-
-    `tau_max` is the paper's s, `beta_a` and `beta_b` shape the distribution of the flow time, `time_max_period` is the
-    longest period of the sinusoidal time embedding. `scheduler` names a diffusers flow-matching scheduler,
-    `scheduler_kwargs` are its constructor's arguments.
-    """
-
-    section: ClassVar[str] = "flow_config"
-
-    sigma_min: float = 0.001
-    tau_max: float = 0.999
-    beta_a: float = 1.5
-    beta_b: float = 1.0
-    num_inference_steps: int = 10
-    time_max_period: float = 100.0
-    scheduler: str = "FlowMatchEulerDiscreteScheduler"
-    scheduler_kwargs: dict[str, Any] | None = None
-
-    def __post_init__(self):
-        if self.scheduler_kwargs is None:
-            euler = self.scheduler == "FlowMatchEulerDiscreteScheduler"
-            self.scheduler_kwargs = {"invert_sigmas": True} if euler else {}
-        super().__post_init__()
-
-    def check(self) -> None:
-        self.require_positive_integers("num_inference_steps")
-        self.require(is_number(self.sigma_min) and 0 <= self.sigma_min < 1, "sigma_min", "in [0, 1)")
-        self.require(is_number(self.tau_max) and 0 < self.tau_max <= 1, "tau_max", "in (0, 1]")
-        for field in ("beta_a", "beta_b", "time_max_period"):
-            value = getattr(self, field)
-            self.require(is_number(value) and value > 0, field, "a number above 0")
-        named = isinstance(self.scheduler, str) and self.scheduler.endswith("Scheduler")
-        self.require(named, "scheduler", "the name of a diffusers scheduler, e.g. FlowMatchEulerDiscreteScheduler")
-        self.require(isinstance(self.scheduler_kwargs, dict), "scheduler_kwargs", "a dictionary")
-
-
-def library_config(value: Any, field: str, config_class: type, default: Callable) -> PreTrainedConfig:
-    """A transformers configuration given as itself, as its JSON form, or as None for the default."""
+def library_config(value: Any, field: str, default: PreTrainedConfig) -> PreTrainedConfig:
+    """A transformers configuration given as itself, as (a part of) its JSON form, or as None for the default."""
+    config_class = type(default)
     require(
         value is None or isinstance(value, (dict, config_class)), field, value, f"a {config_class.__name__} or a dict"
     )
+    if isinstance(value, config_class):
+        return value
     if value is None:
-        return default()
-    return config_class(**value) if isinstance(value, dict) else value
+        return default
+    return config_class(**(default.to_dict() | value))
 
 
 def eagle2_vision_config() -> SiglipVisionConfig:
@@ -344,12 +148,10 @@ class InstructVLAConfig(PreTrainedConfig):
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs):
-        own_fields = set(type(self).__annotations__) - {"sections"}
-        refuse_unknown([key for key in kwargs if key not in LIBRARY_KEYS and key[0] != "_"], own_fields)
-        self.vision_config = library_config(
-            self.vision_config, "vision_config", SiglipVisionConfig, eagle2_vision_config
-        )
-        self.text_config = library_config(self.text_config, "text_config", Qwen2Config, eagle2_text_config)
+        refuse_unknown([key for key in kwargs if key not in LIBRARY_KEYS and key[0] != "_"], self.own_fields())
+        self.vision_config = library_config(self.vision_config, "vision_config", eagle2_vision_config())
+        self.vision_config.vision_use_head = False  # the VLM reads patches, never the pooled vector
+        self.text_config = library_config(self.text_config, "text_config", eagle2_text_config())
         for section in self.sections:
             setattr(self, section.section, section.of(getattr(self, section.section)))
         if isinstance(self.cameras, tuple):
@@ -359,18 +161,32 @@ class InstructVLAConfig(PreTrainedConfig):
             self.auto_map = dict(AUTO_MAP)
         self.check()
 
-    def to_dict(self) -> dict[str, Any]:
-        return super().to_dict() | {name: asdict(getattr(self, name)) for name in self.section_names()}
-
-    def to_diff_dict(self) -> dict[str, Any]:
-        """What `config.json` holds: our fields in full, so that later defaults can't change a checkpoint."""
-        sections = {name: asdict(getattr(self, name)) for name in self.section_names()}
-        own = {name: getattr(self, name) for name in type(self).__annotations__ if isinstance(getattr(self, name), int)}
-        return super().to_diff_dict() | sections | own | {"cameras": self.cameras, "state_dim": self.state_dim}
+    @classmethod
+    def own_fields(cls) -> set[str]:
+        """Names of the fields that this class adds to `PreTrainedConfig`."""
+        return set(cls.__annotations__) - {"sections"}
 
     @classmethod
-    def section_names(cls) -> list[str]:
-        return [section.section for section in cls.sections]
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs):
+        """As in transformers, but values that override our fields are merged in before the checks."""
+        overrides = {name: kwargs.pop(name) for name in cls.own_fields() & kwargs.keys()}
+        for name, value in overrides.items():
+            if isinstance(value, dict) and isinstance(config_dict.get(name), dict):
+                overrides[name] = config_dict[name] | value
+        return super().from_dict(config_dict | overrides, **kwargs)
+
+    def to_dict(self) -> dict[str, Any]:
+        return super().to_dict() | {
+            section.section: asdict(getattr(self, section.section)) for section in self.sections
+        }
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """What `config.json` holds: our fields in full, so that later defaults can't change a checkpoint, and of others
+        only what loading accepts."""
+        everything = self.to_dict()
+        known = LIBRARY_KEYS | set(PreTrainedConfig.__dataclass_fields__)
+        others = {key: value for key, value in super().to_diff_dict().items() if key in known or key[0] == "_"}
+        return others | {name: everything[name] for name in sorted(self.own_fields())}
 
     def require(self, condition: bool, field: str, allowed: str) -> None:
         require(condition, field, getattr(self, field), allowed)
@@ -381,22 +197,43 @@ class InstructVLAConfig(PreTrainedConfig):
         no_state = self.state_dim is None
         self.require(no_state or is_positive_integer(self.state_dim), "state_dim", "None or an integer above 0")
         cameras = self.cameras
-        named = isinstance(cameras, list) and len(cameras) > 0 and all(isinstance(name, str) for name in cameras)
+        named = isinstance(cameras, list) and cameras and all(isinstance(name, str) and name for name in cameras)
         self.require(named and len(set(cameras)) == len(cameras), "cameras", "a non-empty list of different names")
+        self.check_vision()
+        self.check_text()
 
+    def check_vision(self) -> None:
         vision = self.vision_config
-        if vision.image_size % vision.patch_size:
-            require(False, "vision_config.image_size", vision.image_size, f"a multiple of {vision.patch_size}")
-        fits = (self.image_grid * self.projector.downsample_ratio) % 1 == 0
+        for field in ("patch_size", "image_size"):
+            size = getattr(vision, field)
+            require(is_positive_integer(size), f"vision_config.{field}", size, "an integer above 0")
+        divisible = vision.image_size % vision.patch_size == 0
+        require(divisible, "vision_config.image_size", vision.image_size, f"a multiple of {vision.patch_size}")
         ratio = self.projector.downsample_ratio
+        fits = (self.image_grid * ratio) % 1 == 0
         require(fits, "projector.downsample_ratio", ratio, f"1 / k with k dividing {self.image_grid} patches")
 
-        vocabulary = self.text_config.vocab_size
-        last_query = self.query_token_id + self.num_action_queries - 1
-        in_vocabulary = self.query_token_id >= 0 and last_query < vocabulary
-        self.require(in_vocabulary, "query_token_id", f"at most {vocabulary - self.num_action_queries}")
-        clash = not 0 <= self.image_token_id < vocabulary or self.query_token_id <= self.image_token_id <= last_query
-        self.require(not clash, "image_token_id", f"a vocabulary id below {vocabulary} that is no action query")
+    def check_text(self) -> None:
+        text, vocabulary = self.text_config, self.text_config.vocab_size
+        self.require(
+            not self.tie_word_embeddings, "tie_word_embeddings", "False: input and output embeddings are apart"
+        )
+        require(not text.use_sliding_window, "text_config.use_sliding_window", True, "False: attention is full")
+        ends = self.end_of_turn_ids
+        ended = len(ends) > 0 and all(is_token_id(end, vocabulary) for end in ends)
+        require(ended, "text_config.eos_token_id", text.eos_token_id, f"an id (or a list of ids) below {vocabulary}")
+        first, queries = self.query_token_id, self.num_action_queries
+        in_vocabulary = is_token_id(first, vocabulary) and is_token_id(first + queries - 1, vocabulary)
+        self.require(in_vocabulary, "query_token_id", f"an id of at most {vocabulary - queries}")
+        image = self.image_token_id
+        apart = is_token_id(image, vocabulary) and not first <= image < first + queries
+        self.require(apart, "image_token_id", f"an id below {vocabulary} that is no action query")
+
+    @property
+    def end_of_turn_ids(self) -> list[int]:
+        """Tokens that end an answer; the first is `<|im_end|>`."""
+        ends = self.text_config.eos_token_id
+        return list(ends) if isinstance(ends, list) else [ends]
 
     @property
     def image_grid(self) -> int:

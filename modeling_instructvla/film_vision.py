@@ -7,13 +7,17 @@ from timm.layers import PatchEmbed
 from timm.models.vision_transformer import Block
 from torch import nn
 
-from .configuration_instructvla import ActionVisionConfig
+from .configuration_sections import ActionVisionConfig
+
+
+class FiLMLinear(nn.Linear):
+    """γ or β of a block, linear in c. It starts at zero, so that DINOv2 starts as it was trained."""
 
 
 class FiLMBlock(Block):
     """timm's DINOv2 block with feature-wise linear modulation between attention and MLP.
 
-    x ← x + ls₁(attn(norm₁ x));  x ← (1 + γ(c)) · x + β(c);  x ← x + ls₂(mlp(norm₂ x)).  γ and β start at zero.
+    x ← x + ls₁(attn(norm₁ x));  x ← (1 + γ(c)) · x + β(c);  x ← x + ls₂(mlp(norm₂ x)).
     """
 
     def __init__(self, config: ActionVisionConfig, condition_size: int):
@@ -25,8 +29,8 @@ class FiLMBlock(Block):
             init_values=1e-5,
             norm_layer=partial(nn.LayerNorm, eps=config.layer_norm_eps),
         )
-        self.film_scale = nn.Linear(condition_size, config.embed_dim)
-        self.film_shift = nn.Linear(condition_size, config.embed_dim)
+        self.film_scale = FiLMLinear(condition_size, config.embed_dim)
+        self.film_shift = FiLMLinear(condition_size, config.embed_dim)
 
     def forward(self, x: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
         """x: (images, tokens, embed_dim); condition c: (images, 1, condition_size)."""

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from diffusers import SchedulerMixin
 
-from .configuration_instructvla import FlowConfig
+from .configuration_sections import FlowConfig
 
 
 def sample_flow_time(batch: int, flow: FlowConfig, device: torch.device) -> torch.Tensor:
@@ -22,7 +22,10 @@ def sample_flow_time(batch: int, flow: FlowConfig, device: torch.device) -> torc
 
 
 def interpolate(actions: torch.Tensor, noise: torch.Tensor, flow_time: torch.Tensor, sigma_min: float) -> torch.Tensor:
-    """x_τ = (1 − (1 − σ_min) τ) · ε + τ · A, all (batch, horizon, action_dim), τ (batch,) (paper appendix E.2)."""
+    """x_τ = (1 − (1 − σ_min) τ) · ε + τ · A, all (batch, horizon, action_dim), τ (batch,).
+
+    The released form; appendix E.2 writes it with σ_min = 0.
+    """
     tau = flow_time.view(-1, 1, 1)
     return (1 - (1 - sigma_min) * tau) * noise + tau * actions
 
@@ -47,8 +50,8 @@ def flow_matching_loss(velocity: torch.Tensor, target: torch.Tensor, mask: torch
 
 
 def time_embedding(flow_time: torch.Tensor, size: int, max_period: float) -> torch.Tensor:
-    """[sin τf, cos τf], f_j = exp(−j · ln(max_period) / (size/2 − 1)): (batch,) → (batch, size) float32 (Table 13)."""
-    half = size // 2
+    """[sin τf, cos τf], f_j = exp(−j · ln(max_period) / (size/2 − 1)): (batch,) → (batch, size) float32."""
+    half = size // 2  # max_period: Table 13
     steps = torch.arange(half, dtype=torch.float32, device=flow_time.device)
     angles = flow_time.float().unsqueeze(-1) * torch.exp(-steps * math.log(max_period) / (half - 1))
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
@@ -56,19 +59,7 @@ def time_embedding(flow_time: torch.Tensor, size: int, max_period: float) -> tor
 
 def make_scheduler(flow: FlowConfig) -> SchedulerMixin:
     """A fresh diffusers scheduler; schedulers hold the state of one integration, so each call makes its own."""
-    scheduler_class = getattr(diffusers, flow.scheduler, None)
-    if scheduler_class is None or not issubclass(scheduler_class, SchedulerMixin):
-        raise ValueError(
-            f"flow_config.scheduler is {flow.scheduler!r}, which diffusers {diffusers.__version__} does not have. "
-            "Use a flow-matching scheduler, e.g. 'FlowMatchEulerDiscreteScheduler'."
-        )
-    scheduler = scheduler_class(**flow.scheduler_kwargs)
-    if "FlowMatch" not in flow.scheduler and not scheduler.config.get("use_flow_sigmas", False):
-        raise ValueError(
-            f"flow_config.scheduler {flow.scheduler!r} does not integrate a flow as configured. Use a FlowMatch… "
-            "scheduler, or one with scheduler_kwargs {'use_flow_sigmas': True, 'prediction_type': 'flow_prediction'}."
-        )
-    return scheduler
+    return getattr(diffusers, flow.scheduler)(**flow.scheduler_kwargs)
 
 
 def integrate(

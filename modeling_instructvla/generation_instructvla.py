@@ -26,9 +26,9 @@ class ActionContext:
         latent_actions: C, (batch, num_action_queries, text_hidden_size).
     """
 
-    instruction: list[str]
-    response: list[str | None]
-    response_ids: list[list[int] | None]
+    instruction: tuple[str, ...]
+    response: tuple[str | None, ...]
+    response_ids: tuple[tuple[int, ...] | None, ...]
     latent_actions: torch.Tensor
 
     def __len__(self) -> int:
@@ -94,6 +94,8 @@ class ActionGenerationMixin:
         """
         if reuse_latent and context is None:
             raise ValueError("reuse_latent=True needs the context of an earlier call; pass context=out.context.")
+        if reuse_latent and think:
+            raise ValueError("reuse_latent=True runs no VLM, so it can't think; leave think out, or reuse_latent.")
         expert_inputs = self.expert_inputs(images, state, unnorm_key, num_inference_steps, generator, noise)
         if reuse_latent:
             self.check_context(context, text)
@@ -116,8 +118,8 @@ class ActionGenerationMixin:
             self.check_context(context, text)
         if think is None:
             think = self.config.thinks_by_default and context is None
-        if think and max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens is {max_new_tokens}, but thinking needs at least 1; or pass think=False.")
+        if think:
+            require_positive_integer("max_new_tokens", max_new_tokens)
         known = None if think or context is None or context.response_ids[0] is None else context.response_ids
 
         style = self.config.response_style if think or known else None
@@ -133,9 +135,9 @@ class ActionGenerationMixin:
             turns = [self.assistant_turn(ids) for ids in response_ids]
             latent_actions = self.decode_queries(turns, mask, prompt=prompt)
         return ActionContext(
-            instruction=[text] if isinstance(text, str) else list(text),
-            response=[self.response_text(ids) for ids in response_ids],
-            response_ids=response_ids,
+            instruction=as_rows(text),
+            response=tuple(self.response_text(ids) for ids in response_ids),
+            response_ids=tuple(None if ids is None else tuple(ids) for ids in response_ids),
             latent_actions=latent_actions,
         )
 
@@ -157,8 +159,8 @@ class ActionGenerationMixin:
     def expert_inputs(self, images, state, unnorm_key, num_inference_steps, generator, noise) -> dict:
         """What the action expert takes beside the latent action, checked."""
         self.check_evaluating()
-        if num_inference_steps is not None and num_inference_steps < 1:
-            raise ValueError(f"num_inference_steps is {num_inference_steps}, but it must be at least 1.")
+        if num_inference_steps is not None:
+            require_positive_integer("num_inference_steps", num_inference_steps)
         self.processor.resolve_unnorm_key(unnorm_key)
         inputs = self.processor.action_inputs(images, state=state, unnorm_key=unnorm_key).to(self.device)
         return {
@@ -179,7 +181,7 @@ class ActionGenerationMixin:
         return InstructVLAActionOutput(
             actions=self.processor.decode_actions(normalized, unnorm_key),
             normalized_actions=normalized,
-            response=context.response,
+            response=list(context.response),
             latent_actions=context.latent_actions,
             context=context,
         )
@@ -201,7 +203,9 @@ class ActionGenerationMixin:
         speaking = torch.ones(len(prompt), dtype=torch.bool, device=prompt.device)
         tokens, spoken = [], []  # per step: the token of each row, and whether the row was still speaking
         while True:
-            token = self.language_model.lm_head(hidden[:, -1]).argmax(dim=-1)
+            logits = self.language_model.lm_head(hidden[:, -1])
+            logits[:, self.config.image_token_id] = -torch.inf  # an answer holds no picture
+            token = logits.argmax(dim=-1)
             speaking = speaking & ~torch.isin(token, stop)
             if not speaking.any():
                 cached = len(tokens)
@@ -250,11 +254,11 @@ class ActionGenerationMixin:
         if prompt is not None:
             embeds = torch.cat([prompt, embeds], dim=1)
         hidden = self.language_model(embeds, torch.cat([mask, tail_mask], dim=1), cache)
-        return hidden[:, -self.config.num_action_queries :]
+        return hidden[:, -self.config.num_action_queries :].clone()  # a view would keep the whole sequence alive
 
     def assistant_turn(self, response: list[int] | None) -> list[int]:
         """The response, exactly one space and all queries; without a response, the queries alone."""
-        spoken = [] if response is None else response + self.processor.space_token_ids
+        spoken = [] if response is None else [*response, *self.processor.space_token_ids]
         return spoken + self.processor.query_token_ids
 
     def without_trailing_space(self, ids: list[int]) -> list[int]:
@@ -264,7 +268,7 @@ class ActionGenerationMixin:
             last = tokenizer.decode(ids[-1:])
             if last == last.rstrip():
                 return ids
-            ids = ids[:-1] + tokenizer.encode(last.rstrip(), add_special_tokens=False)
+            ids = ids[:-1] + self.processor.encode_text(last.rstrip())
         return ids
 
     def response_text(self, ids: list[int] | None) -> str | None:
@@ -280,6 +284,8 @@ class ActionGenerationMixin:
     def initial_noise(self, batch: int, generator, noise) -> torch.Tensor:
         """ε ~ N(0, I), (batch, horizon, action_dim) float32, or the noise given, checked."""
         shape = (batch, self.config.horizon, self.config.action_dim)
+        if isinstance(generator, list) and len(generator) != batch:
+            raise ValueError(f"Got {len(generator)} generators for {batch} rows; give one, or one per row.")
         if noise is None:
             return randn_tensor(shape, generator=generator, device=self.device, dtype=torch.float32)
         noise = torch.as_tensor(noise, dtype=torch.float32, device=self.device)
@@ -290,11 +296,10 @@ class ActionGenerationMixin:
     @property
     def stop_token_ids(self) -> list[int]:
         """Tokens that end the response: end of turn, and every action query."""
-        end_of_turn = self.config.text_config.eos_token_id
-        return ([end_of_turn] if isinstance(end_of_turn, int) else list(end_of_turn)) + self.processor.query_token_ids
+        return self.config.end_of_turn_ids + self.processor.query_token_ids
 
     def check_context(self, context: ActionContext, text: str | list[str]) -> None:
-        instruction = [text] if isinstance(text, str) else list(text)
+        instruction = as_rows(text)
         if context.instruction != instruction:
             raise ValueError(
                 f"The context was made for {context.instruction!r}, but the instruction is {instruction!r}. "
@@ -311,6 +316,15 @@ class ActionGenerationMixin:
     def check_evaluating(self) -> None:
         if self.training:
             raise ValueError("The model is in training mode, where dropout would disturb it; call model.eval() first.")
+
+
+def require_positive_integer(name: str, value) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} is {value!r}, but it must be an integer of at least 1.")
+
+
+def as_rows(text: str | list[str]) -> tuple[str, ...]:
+    return (text,) if isinstance(text, str) else tuple(text)
 
 
 def common_prefix(a: list[int], b: list[int]) -> int:

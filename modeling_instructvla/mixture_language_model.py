@@ -5,7 +5,6 @@ from functools import partial
 import torch
 from torch import nn
 from transformers import DynamicCache, Qwen2Config
-from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -13,13 +12,13 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.qwen2.modeling_qwen2 import (
     Qwen2PreTrainedModel,
     Qwen2RMSNorm,
-    Qwen2RotaryEmbedding,
     apply_rotary_pos_emb,
     eager_attention_forward,
 )
 
 from .adaptation_experts import AdaptedLinear, BaseLinear, ScaleHead
-from .configuration_instructvla import AdapterConfig
+from .configuration_sections import AdapterConfig
+from .exact_rotary import ExactRotaryEmbedding
 
 
 class MixtureCache(DynamicCache):
@@ -130,14 +129,13 @@ class MixtureLanguageModel(Qwen2PreTrainedModel):
     """Qwen2 whose linear layers are adapted by one expert (stage 1) or by a gated mixture of experts (stage 2)."""
 
     _no_split_modules = ["MixtureDecoderLayer"]
-    _can_record_outputs = None
 
     def __init__(self, config: Qwen2Config, adapters: AdapterConfig):
         super().__init__(config)
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(MixtureDecoderLayer(config, adapters, i) for i in range(config.num_hidden_layers))
         self.norm = Qwen2RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-        self.rotary_emb = Qwen2RotaryEmbedding(config=config)
+        self.rotary_emb = ExactRotaryEmbedding(config=config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.scale_head = None
         if adapters.experts > 1:
@@ -148,14 +146,12 @@ class MixtureLanguageModel(Qwen2PreTrainedModel):
                 adapters.scale_head_size,
                 adapters.scale_head_dropout,
             )
-        self.gradient_checkpointing = False
         self.post_init()
 
     def _init_weights(self, module: nn.Module):
         super()._init_weights(module)
         if isinstance(module, AdaptedLinear):
-            init.uniform_(module.lora_A, -module.initial_bound, module.initial_bound)
-            init.zeros_(module.lora_B)
+            module.reset_experts()
 
     def new_cache(self) -> DynamicCache:
         """An empty KV cache for all the passes that this model makes."""

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 
 import torch
 from huggingface_hub import HfApi
+from timm.layers import LayerScale
 from torch import nn
 from transformers import AutoProcessor, DynamicCache, GenerationMixin, PreTrainedModel, SiglipVisionModel
 from transformers import initialization as init
-from transformers.utils import ModelOutput, cached_file, logging
+from transformers.utils import ModelOutput, cached_file, extract_commit_hash, logging
 
 from .action_expert import ActionExpert
 from .configuration_instructvla import AUTO_MAP, InstructVLAConfig
-from .film_vision import FiLMBlock, FiLMVisionTransformer
+from .film_vision import FiLMLinear, FiLMVisionTransformer
 from .generation_instructvla import ActionGenerationMixin
 from .mixture_language_model import MixtureLanguageModel
 from .vision_projector import VisionProjector
@@ -86,11 +87,10 @@ class InstructVLAForConditionalGeneration(ActionGenerationMixin, PreTrainedModel
 
     def _init_weights(self, module: nn.Module):
         super()._init_weights(module)
-        if isinstance(module, FiLMBlock):  # DINOv2 starts as it was trained
-            for film in (module.film_scale, module.film_shift):
-                init.zeros_(film.weight)
-            for layer_scale in (module.ls1, module.ls2):
-                init.constant_(layer_scale.gamma, 1e-5)
+        if isinstance(module, FiLMLinear):
+            init.zeros_(module.weight)
+        elif isinstance(module, LayerScale):
+            init.constant_(module.gamma, 1e-5)
         elif isinstance(module, FiLMVisionTransformer):
             for embedding in (module.cls_token, module.reg_token, module.pos_embed):
                 init.normal_(embedding, std=0.02)
@@ -130,6 +130,7 @@ class InstructVLAForConditionalGeneration(ActionGenerationMixin, PreTrainedModel
             noise, flow_time: ε and τ of the flow loss, drawn when not given.
             logits_to_keep: how many last positions get logits; 0 means all.
         """
+        self.check_batch(input_ids, inputs_embeds, pixel_values, actions, action_pixel_values, state)
         if inputs_embeds is None:
             inputs_embeds = self.embed_prompt(input_ids, pixel_values)
         cache = past_key_values
@@ -155,6 +156,21 @@ class InstructVLAForConditionalGeneration(ActionGenerationMixin, PreTrainedModel
         if losses:
             output.loss = sum(losses)
         return output if return_dict else output.to_tuple()
+
+    def check_batch(self, input_ids, inputs_embeds, pixel_values, actions, action_pixel_values, state) -> None:
+        """Refuse combinations of inputs of which a part would be ignored or is missing (ValueError)."""
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("Give input_ids or inputs_embeds, and not both.")
+        if inputs_embeds is not None and (pixel_values is not None or actions is not None):
+            raise ValueError(
+                "inputs_embeds takes no pixel_values or actions; give input_ids, or embed_prompt's result alone."
+            )
+        if (actions is None) != (action_pixel_values is None):
+            raise ValueError("actions and action_pixel_values go together: the flow loss needs both.")
+        takes_state = self.config.state_dim is not None
+        if (state is not None) != (takes_state and actions is not None):
+            needed = f"with actions it needs one of {self.config.state_dim} values" if takes_state else "it takes none"
+            raise ValueError(f"This batch {'lacks' if state is None else 'has'} a state, but of this model {needed}.")
 
     def embed_prompt(self, input_ids: torch.Tensor, pixel_values: torch.Tensor | None = None) -> torch.Tensor:
         """Token embeddings, image features in the places of the image tokens: (batch, seq, text_hidden_size)."""
@@ -224,11 +240,13 @@ class InstructVLAForConditionalGeneration(ActionGenerationMixin, PreTrainedModel
             model_kwargs["past_key_values"] = self.language_model.new_cache()
 
     def _expand_inputs_for_generation(self, *, expand_size=1, input_ids=None, pixel_values=None, **kwargs):
-        if expand_size > 1 and pixel_values is not None and len(pixel_values) != len(input_ids):
-            raise ValueError(
-                f"Several sequences per prompt need exactly one image per prompt; got {len(pixel_values)} images for "
-                f"{len(input_ids)} prompts. Generate one sequence per prompt, or one prompt at a time."
-            )
+        if expand_size > 1 and pixel_values is not None:
+            images = (input_ids == self.config.image_token_id).sum(dim=1) / self.config.num_image_tokens
+            if not (images == 1).all():
+                raise ValueError(
+                    f"Several sequences per prompt need one image in each prompt; they have {images.tolist()}. "
+                    "Generate one sequence per prompt, or one prompt at a time."
+                )
         kwargs = {"expand_size": expand_size, "input_ids": input_ids, "pixel_values": pixel_values, **kwargs}
         return super()._expand_inputs_for_generation(**kwargs)
 
@@ -266,6 +284,7 @@ class InstructVLAForConditionalGeneration(ActionGenerationMixin, PreTrainedModel
             "image_size": config.vision_config.image_size,
             "action_image_size": config.action_vision_config.image_size,
             "query_token_ids": list(range(config.query_token_id, config.query_token_id + config.num_action_queries)),
+            "end_of_turn_id": config.end_of_turn_ids[0],
             "action_dim": config.action_dim,
             "state_dim": config.state_dim,
             "cameras": config.cameras,
@@ -310,15 +329,20 @@ class InstructVLAForConditionalGeneration(ActionGenerationMixin, PreTrainedModel
             if parameter.device.type == "cpu" and parameter.data_ptr() % CPU_ALIGNMENT:
                 parameter.data = parameter.data.clone()
         if pretrained_model_name_or_path is not None:
-            model._processor_source = (os.fspath(pretrained_model_name_or_path), source)
+            model._processor_source = pinned_source(os.fspath(pretrained_model_name_or_path), source)
         return (model, info) if output_loading_info else model
 
-    def save_pretrained(self, save_directory, is_main_process: bool = True, max_shard_size="5GB", **kwargs):
-        """Write weights, configuration, processor, remote code and model card into one folder.
+    def save_pretrained(
+        self, save_directory, is_main_process: bool = True, max_shard_size="5GB", push_to_hub: bool = False, **kwargs
+    ):
+        """Write weights, configuration, processor and remote code into one folder, with a model card where our package
+        is installed.
 
         Raises:
-            ValueError: if the processor has no statistics; nothing is written then.
+            ValueError: if the processor has no statistics, or for `push_to_hub=True`; nothing is written then.
         """
+        if push_to_hub:
+            raise ValueError("save_pretrained writes a folder; call model.push_to_hub(repo_id) to publish it whole.")
         self.config.auto_map = dict(AUTO_MAP)
         if is_main_process:
             processor = self.processor_or_none()
@@ -348,13 +372,19 @@ class InstructVLAForConditionalGeneration(ActionGenerationMixin, PreTrainedModel
 
         Returns:
             The address of the commit.
+
+        Raises:
+            ValueError: where our package, and with it the card's template, is not installed.
         """
+        if write_model_card is None:
+            raise ValueError("Publishing needs the model card's template; install the instructvla package.")
         api = HfApi(token=token)
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, max_shard_size=max_shard_size)
             repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-            if write_model_card is not None:
-                write_model_card(self, folder, repo_id, evaluation)
+            write_model_card(self, folder, repo_id, evaluation)
+            if revision is not None and not revision.startswith("refs/"):
+                api.create_branch(repo_id, branch=revision, exist_ok=True)
             commit = api.upload_folder(
                 repo_id=repo_id,
                 folder_path=folder,
@@ -363,3 +393,11 @@ class InstructVLAForConditionalGeneration(ActionGenerationMixin, PreTrainedModel
                 create_pr=create_pr,
             )
         return commit.commit_url
+
+
+def pinned_source(name: str, hub_arguments: dict) -> tuple[str, dict]:
+    """Where a checkpoint's other files are: its folder by absolute path, or its repository at the loaded commit."""
+    if os.path.isdir(name):
+        return os.path.abspath(name), hub_arguments
+    commit = extract_commit_hash(cached_file(name, "config.json", **hub_arguments), None)
+    return name, hub_arguments | ({} if commit is None else {"revision": commit})

@@ -26,15 +26,18 @@ def nano_processor(config: InstructVLAConfig | None = None, **fields) -> Instruc
     """The processor that fits a nano configuration; `fields` go to `InstructVLAProcessor`, e.g. other statistics."""
     config = config or InstructVLAConfig.nano()
     tokenizer = AutoTokenizer.from_pretrained(Path(instructvla.processing.__file__).with_name("nano_tokenizer"))
+    statistics = NANO_STATISTICS
+    if config.state_dim is not None:
+        state = {"q01": [-1.0] * config.state_dim, "q99": [1.0] * config.state_dim}
+        statistics = {"untrained": NANO_STATISTICS["untrained"] | {"state": state}}
     defaults = {
         "num_image_tokens": config.num_image_tokens,
         "num_action_queries": config.num_action_queries,
         "image_size": config.vision_config.image_size,
         "action_image_size": config.action_vision_config.image_size,
         "cameras": config.cameras,
-        "action_dim": config.action_dim,
         "state_dim": config.state_dim,
-        "statistics": NANO_STATISTICS,
+        "statistics": statistics,
         "control_rate_hz": {"untrained": 5.0},
     }
     return InstructVLAProcessor(tokenizer, **(defaults | fields))
@@ -45,12 +48,11 @@ def untrained_nano(seed: int = 0, **fields) -> InstructVLAForConditionalGenerati
 
     Args:
         seed: of the weights; the global random state is left as it was.
-        fields: of `InstructVLAConfig.nano`.
+        fields: of `InstructVLAConfig.nano`; the statistics are made for 7 action dimensions.
     """
     config = InstructVLAConfig.nano(**fields)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = InstructVLAForConditionalGeneration(config)
-    if config.state_dim is None and config.action_dim == 7:
-        model.processor = nano_processor(config)
+    model.processor = nano_processor(config)
     return model

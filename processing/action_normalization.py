@@ -90,9 +90,20 @@ def resolve_unnorm_key(keys: Sequence[str], unnorm_key: str | None) -> str:
     return unnorm_key
 
 
-def clip_actions(normalized: np.ndarray, gripper_dims: Sequence[int]) -> np.ndarray:
-    """Clip to [−1, 1]; a gripper dimension becomes 0 below 0.5, else 1. `(..., action_dim)` in and out, a copy."""
-    actions = normalized.clip(-1.0, 1.0)
+def clip_actions(normalized: np.ndarray, action_dim: int, gripper_dims: Sequence[int]) -> np.ndarray:
+    """Clip to [−1, 1]; a gripper dimension becomes 0 below 0.5, else 1.
+
+    Args:
+        normalized: `(..., action_dim)`.
+        gripper_dims: indices of the dimensions that open and close a gripper.
+
+    Returns:
+        `(..., action_dim)` float64, a copy.
+
+    Raises:
+        ValueError: a wrong number of dimensions, or a value that is not finite.
+    """
+    actions = _checked(normalized, action_dim, "normalized actions").clip(-1.0, 1.0)
     for dim in gripper_dims:
         actions[..., dim] = actions[..., dim] >= 0.5
     return actions
@@ -118,7 +129,7 @@ def unnormalize_actions(
         ValueError: a wrong number of dimensions, or a value that is not finite.
     """
     low, high = (np.asarray(statistics[field], np.float64) for field in REQUIRED_FIELDS)
-    actions = clip_actions(_checked(normalized, len(low), "normalized actions"), gripper_dims)
+    actions = clip_actions(normalized, len(low), gripper_dims)
     mask = np.asarray(statistics.get("mask", True), bool)
     return np.where(mask, 0.5 * (actions + 1.0) * (high - low) + low, actions)
 

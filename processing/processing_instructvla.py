@@ -170,7 +170,16 @@ class InstructVLAProcessor(ProcessorMixin):
     @property
     def space_token_ids(self) -> list[int]:
         """Ids of the one space between a response and the action queries."""
-        return encode_texts(self.tokenizer, [" "])["input_ids"][0]
+        return self.encode_text(" ")
+
+    @property
+    def end_of_turn_id(self) -> int:
+        """Id of `<|im_end|>`, which ends an answer."""
+        return self.tokenizer.convert_tokens_to_ids("<|im_end|>")
+
+    def encode_text(self, text: str) -> list[int]:
+        """Token ids of a piece of text, without padding; safe beside other threads that use the tokenizer."""
+        return encode_texts(self.tokenizer, [text])["input_ids"][0] if text else []
 
     # Prompts
 
@@ -337,7 +346,7 @@ class InstructVLAProcessor(ProcessorMixin):
         Returns:
             `(..., action_dim)` float32 on the CPU.
         """
-        return torch.from_numpy(clip_actions(_as_array(normalized), self.gripper_dims)).float()
+        return torch.from_numpy(clip_actions(_as_array(normalized), self.action_dim, self.gripper_dims)).float()
 
     def decode_actions(
         self, normalized: torch.Tensor | np.ndarray, unnorm_key: str | None = None

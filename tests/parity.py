@@ -34,6 +34,7 @@ def qwen2_config(sizes: dict, **fields) -> Qwen2Config:
         num_key_value_heads=sizes["kv_heads"],
         rope_parameters={"rope_type": "default", "rope_theta": sizes["rope_theta"]},
         rms_norm_eps=sizes["rms_norm_eps"],
+        eos_token_id=sizes["eos_token_id"],
         **fields,
     )
 

@@ -6,7 +6,7 @@ import pytest
 from transformers import AutoConfig, Qwen2Config
 
 from instructvla import InstructVLAConfig
-from instructvla.configuration_instructvla import ActionExpertConfig, AdapterConfig, FlowConfig
+from instructvla.configuration_sections import ActionExpertConfig, AdapterConfig, FlowConfig
 
 
 def test_full_size_preset_has_the_numbers_of_the_paper():
@@ -55,7 +55,7 @@ BAD_VALUES = [
     ({"state_dim": -1}, "state_dim is -1"),
     ({"cameras": []}, "cameras is []"),
     ({"cameras": ["a", "a"]}, "cameras is ['a', 'a']"),
-    ({"query_token_id": 2040}, "query_token_id is 2040, but it must be at most 2032"),
+    ({"query_token_id": 2040}, "query_token_id is 2040, but it must be an id of at most 2032"),
     ({"image_token_id": 2033}, "image_token_id is 2033"),
     ({"action_expert_config": {"attention": "causal"}}, "action_expert_config.attention is 'causal'"),
     ({"action_expert_config": {"hidden_size": 100}}, "action_expert_config.hidden_size is 100"),

@@ -7,7 +7,7 @@ import timm
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from instructvla.configuration_instructvla import ActionVisionConfig
+from instructvla.configuration_sections import ActionVisionConfig
 from instructvla.film_vision import FiLMVisionTransformer
 from tests.parity import action_weights, load_fixture, relative_error
 

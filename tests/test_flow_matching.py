@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from instructvla.configuration_instructvla import FlowConfig
+from instructvla.configuration_sections import FlowConfig
 from instructvla.flow_matching import (
     flow_matching_loss,
     integrate,

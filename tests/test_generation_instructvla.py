@@ -135,7 +135,7 @@ def test_queries_decoded_on_the_thinking_cache_equal_recomputation(response, exp
     script(model, response)
     thought = model.encode(picture(), TEXT, think=True)
     recomputed = model.encode(picture(), TEXT, context=thought)
-    assert thought.response == [response.strip()]
+    assert thought.response == (response.strip(),)
     assert relative_error(thought.latent_actions, recomputed.latent_actions) < TOLERANCE
 
 
@@ -157,16 +157,20 @@ def test_response_ends_at_the_first_query_at_the_end_of_turn_or_at_the_limit(mod
     script(model, "I will take it.", end=end[ending])
     spoken = model.language_model.lm_head.rows[0][:-1]
     thought = model.encode(picture(), TEXT, think=True, max_new_tokens=len(spoken) if ending == "limit" else 50)
-    assert thought.response_ids == [spoken]
+    assert thought.response_ids == (tuple(spoken),)
     recomputed = model.encode(picture(), TEXT, context=thought)
     assert relative_error(thought.latent_actions, recomputed.latent_actions) < TOLERANCE
 
 
-def test_image_tokens_in_a_response_take_no_image(model):
-    model.language_model.lm_head = ScriptedHead([500, model.config.image_token_id, 501, model.config.query_token_id])
-    thought = model.encode(picture(), TEXT, think=True)
-    recomputed = model.encode(picture(), TEXT, context=thought)
-    assert relative_error(thought.latent_actions, recomputed.latent_actions) < TOLERANCE
+def test_a_response_holds_no_image_token(model):
+    class Insistent(torch.nn.Module):
+        def forward(self, hidden):
+            logits = torch.zeros(len(hidden), 2048)
+            logits[:, [model.config.image_token_id, 500]] = torch.tensor([2.0, 1.0])
+            return logits
+
+    model.language_model.lm_head = Insistent()
+    assert model.encode(picture(), TEXT, think=True, max_new_tokens=3).response_ids == ((500, 500, 500),)
 
 
 BATCH_TEXTS = ["push", "put the big spoon on the blue towel next to the sink", "open the drawer"]
@@ -214,12 +218,12 @@ def test_eager_and_sdpa_attention_give_the_same_actions(model):
 
 def test_two_threads_with_two_contexts_do_not_disturb_each_other(model):
     def drive(seed: int) -> list[torch.Tensor]:
-        text, context, actions = BATCH_TEXTS[seed], None, []
-        for step in range(4):
-            noise = torch.randn(1, 16, 7, generator=torch.Generator().manual_seed(10 * seed + step))
-            out = model.generate_action(
-                picture(seed + step), text, context=context, reuse_latent=step % 2 == 1, noise=noise, max_new_tokens=6
-            )
+        texts, context, actions = [BATCH_TEXTS[seed], BATCH_TEXTS[2]], None, []
+        for step in range(6):
+            noise = torch.randn(2, 16, 7, generator=torch.Generator().manual_seed(10 * seed + step))
+            images = [picture(seed + step), picture(step)]
+            reuse = {"context": context, "reuse_latent": step % 3 == 2} if step % 3 else {}
+            out = model.generate_action(images, texts, noise=noise, max_new_tokens=6, **reuse)
             context = out.context
             actions.append(out.actions)
         return actions
@@ -232,10 +236,22 @@ def test_two_threads_with_two_contexts_do_not_disturb_each_other(model):
             torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
 
-def test_contexts_can_not_be_changed(model):
-    context = model.encode(picture(), TEXT, think=False)
+def test_measuring_a_response_leaves_the_shared_tokenizer_padding(model):
+    tokenizer = model.processor.tokenizer
+    model.processor.prompt_inputs([picture(), picture()], BATCH_TEXTS[:2])
+    padding = tokenizer.backend_tokenizer.padding
+    model.without_trailing_space(tokenizer.encode("Yes.\n", add_special_tokens=False, padding=True))
+    assert tokenizer.backend_tokenizer.padding == padding != None  # noqa: E711
+
+
+def test_contexts_can_not_be_changed_and_hold_no_more_than_they_need(model):
+    out = model.generate_action(picture(), TEXT, think=True, max_new_tokens=2)
     with pytest.raises(AttributeError):
-        context.response = ["other"]
+        out.context.response = ("other",)
+    out.response[0] = "other"
+    assert out.context.response[0] != "other"
+    assert isinstance(out.context.response_ids[0], tuple)
+    assert out.latent_actions.untyped_storage().nbytes() == out.latent_actions.numel() * 4
 
 
 # Halves, defaults, randomness
@@ -288,11 +304,7 @@ def test_actions_are_in_physical_units_within_the_statistics(model):
 
 
 def test_several_cameras_and_state_reach_the_expert():
-    statistics = {
-        "robot": {"action": NANO_STATISTICS["untrained"]["action"], "state": {"q01": [-1.0] * 3, "q99": [1.0] * 3}}
-    }
     model = lively(untrained_nano(cameras=["primary", "wrist"], state_dim=3))
-    model.processor = nano_processor(model.config, statistics=statistics, control_rate_hz=None)
 
     def act(wrist=1, state=(0.1, 0.2, 0.3)):
         images = {"primary": picture(0), "wrist": picture(wrist)}
@@ -330,7 +342,11 @@ BAD_CALLS = {
     "reuse_latent=True needs the context": {"reuse_latent": True},
     r"noise has shape \(1, 8, 7\), but it must be \(1, 16, 7\)": {"noise": torch.zeros(1, 8, 7)},
     "num_inference_steps is 0": {"num_inference_steps": 0},
+    "num_inference_steps is 2.5": {"num_inference_steps": 2.5},
     "max_new_tokens is 0": {"max_new_tokens": 0},
+    "max_new_tokens is 2.5": {"max_new_tokens": 2.5},
+    "max_new_tokens is None": {"max_new_tokens": None},
+    "Got 2 generators for 1 rows": {"generator": [torch.Generator(), torch.Generator()]},
     "non-empty": {"text": "  "},
     "control tokens": {"text": "open <new_token_3>"},
     "takes 41[0-9]{2} tokens, but the model reads at most 4096": {"max_new_tokens": 4060},
@@ -345,6 +361,12 @@ def test_bad_call_is_refused_before_the_model_runs(model, message):
     with pytest.raises(ValueError, match=message):
         model.generate_action(**({"images": picture(), "text": TEXT} | BAD_CALLS[message]))
     assert language == []
+
+
+def test_thinking_on_a_reused_latent_is_refused(model):
+    context = model.encode(picture(), TEXT, think=False)
+    with pytest.raises(ValueError, match="can't think"):
+        model.generate_action(picture(), TEXT, think=True, context=context, reuse_latent=True)
 
 
 def test_training_mode_is_refused(model):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import Qwen2Config
 
-from instructvla.configuration_instructvla import AdapterConfig
+from instructvla.configuration_sections import AdapterConfig
 from instructvla.mixture_language_model import MixtureCache, MixtureLanguageModel
 from tests.parity import language_weights, load_fixture, qwen2_config, relative_error
 
