@@ -3,6 +3,7 @@
 from dataclasses import asdict
 from typing import Any, ClassVar
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig, Qwen2Config, SiglipVisionConfig
 
 from .configuration_sections import (
@@ -54,7 +55,11 @@ def library_config(value: Any, field: str, default: PreTrainedConfig) -> PreTrai
         return value
     if value is None:
         return default
-    return config_class(**(default.to_dict() | value))
+    base = {key: known for key, known in default.to_dict().items() if key != "layer_types"}  # follows from the others
+    try:
+        return config_class(**(base | value))
+    except StrictDataclassError as error:
+        raise ValueError(f"{field} does not make a {config_class.__name__}: {error}") from error
 
 
 def eagle2_vision_config() -> SiglipVisionConfig:

@@ -18,7 +18,7 @@ def golden_expert(name: str, mask: str, attention: str) -> tuple[ActionExpert, d
     sizes = meta["config"]
     llama, vit = sizes["llama"], sizes["vit"]
     config = InstructVLAConfig.nano(
-        text_config=Qwen2Config(vocab_size=2048, hidden_size=sizes["token_size"], num_hidden_layers=1),
+        text_config=Qwen2Config(vocab_size=2048, hidden_size=sizes["token_size"], num_hidden_layers=1, eos_token_id=0),
         action_vision_config={
             "embed_dim": vit["dim"],
             "depth": vit["depth"],

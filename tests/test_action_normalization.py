@@ -8,6 +8,7 @@ import pytest
 
 from instructvla.processing.action_normalization import (
     check_statistics,
+    clip_actions,
     nearest,
     normalize_state,
     resolve_unnorm_key,
@@ -146,3 +147,14 @@ def test_an_unknown_key_lists_the_choices_and_the_nearest():
 
 def test_there_is_a_nearest_name_even_without_a_common_letter():
     assert nearest("xyz", ["bridge"]) == "bridge"
+
+
+def test_a_gripper_that_is_not_a_number_is_refused_and_not_closed():
+    with pytest.raises(ValueError, match="must be finite, got nan"):
+        clip_actions(np.array([0.0, 0.0, np.nan]), 3, [2])
+
+
+def test_clipping_leaves_its_input_as_it_was():
+    given = np.array([2.0, -2.0, 0.6])
+    assert clip_actions(given, 3, [2]).tolist() == [1.0, -1.0, 1.0]
+    assert given.tolist() == [2.0, -2.0, 0.6]

@@ -68,6 +68,15 @@ BAD_VALUES = [
     ({"projector": {"downsample_ratio": 0.3}}, "projector.downsample_ratio is 0.3"),
     ({"projector": {"downsample_ratio": 1 / 3}}, "k dividing 8 patches"),
     ({"vision_config": 3}, "vision_config is 3"),
+    ({"vision_config": {"patch_size": 0}}, "vision_config.patch_size is 0"),
+    ({"vision_config": {"image_size": [112, 112]}}, "vision_config.image_size is [112, 112]"),
+    ({"text_config": {"eos_token_id": None}}, "text_config.eos_token_id is None"),
+    ({"text_config": {"use_sliding_window": True}}, "text_config.use_sliding_window is True"),
+    ({"tie_word_embeddings": True}, "tie_word_embeddings is True"),
+    ({"query_token_id": "5"}, "query_token_id is '5'"),
+    ({"image_token_id": None}, "image_token_id is None"),
+    ({"image_token_id": 5.5}, "image_token_id is 5.5"),
+    ({"cameras": [""]}, "cameras is ['']"),
     ({"flow_config": 3}, "flow_config is 3"),
 ]
 
@@ -93,13 +102,39 @@ def test_sections_may_be_given_as_objects_or_dictionaries():
     assert as_objects.to_dict() == as_dictionaries.to_dict()
 
 
-def test_defaults_are_not_shared_between_configurations():
+def test_cameras_are_not_shared_between_configurations():
     InstructVLAConfig.nano().cameras.append("wrist")
-    FlowConfig().scheduler_kwargs["shift"] = 3.0
-    AdapterConfig().target_modules.append("gate_proj")
     assert InstructVLAConfig.nano().cameras == ["primary"]
-    assert FlowConfig().scheduler_kwargs == {"invert_sigmas": True}
-    assert "gate_proj" not in AdapterConfig().target_modules
+
+
+def test_part_of_a_library_configuration_changes_that_part_alone():
+    config = InstructVLAConfig(vision_config={"image_size": 224}, text_config={"num_hidden_layers": 2})
+    assert (config.vision_config.hidden_size, config.vision_config.patch_size) == (1152, 14)
+    assert not config.vision_config.vision_use_head
+    assert (config.text_config.hidden_size, config.text_config.num_hidden_layers) == (1536, 2)
+    assert config.num_image_tokens == 64
+
+
+def test_what_a_library_configuration_refuses_is_a_value_error_too():
+    with pytest.raises(ValueError, match=r"(?s)text_config does not make a Qwen2Config: .*hidden_size"):
+        InstructVLAConfig.nano(text_config={"hidden_size": "wide"})
+
+
+def test_overrides_at_loading_are_merged_and_checked(tmp_path):
+    InstructVLAConfig.nano().save_pretrained(tmp_path)
+    loaded = InstructVLAConfig.from_pretrained(tmp_path, flow_config={"num_inference_steps": 4})
+    assert (loaded.flow_config.num_inference_steps, loaded.flow_config.beta_a) == (4, 1.5)
+    with pytest.raises(ValueError, match="horizon is -1"):
+        InstructVLAConfig.from_pretrained(tmp_path, horizon=-1)
+
+
+def test_what_a_trainer_adds_to_the_configuration_is_saved_and_loads(tmp_path):
+    config = InstructVLAConfig.nano()
+    config.use_cache = False
+    config.pad_token_id = 3
+    config.scratch = "of a callback"
+    config.save_pretrained(tmp_path)
+    assert not hasattr(InstructVLAConfig.from_pretrained(tmp_path), "scratch")
 
 
 def test_attention_backend_reaches_the_language_model():

@@ -9,6 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from instructvla.configuration_sections import ActionVisionConfig
 from instructvla.film_vision import FiLMVisionTransformer
+from instructvla.nano import untrained_nano
 from tests.parity import action_weights, load_fixture, relative_error
 
 
@@ -48,16 +49,22 @@ def test_unmodulated_tower_is_timms_dinov2():
     reference = timm.create_model("vit_small_patch14_reg4_dinov2", img_size=56, num_classes=0, depth=3).eval()
     config = ActionVisionConfig(embed_dim=384, depth=3, num_heads=6, image_size=56, feature_layer=2)
     tower = FiLMVisionTransformer(config, condition_size=8).eval()
-    for block in tower.blocks:
-        for film in (block.film_scale, block.film_shift):
-            torch.nn.init.zeros_(film.weight)
-            torch.nn.init.zeros_(film.bias)
+    film = {name: torch.zeros_like(value) for name, value in tower.state_dict().items() if "film" in name}
+    tower.load_state_dict(film, strict=False)
     loading = tower.load_state_dict(reference.state_dict(), strict=False)
     assert all("film" in name for name in loading.missing_keys)
     assert loading.unexpected_keys == ["norm.weight", "norm.bias"]
     images = torch.randn(2, 3, 56, 56)
     expected = reference.get_intermediate_layers(images, n=1, norm=False)[0]
     torch.testing.assert_close(tower(images, torch.randn(2, 4, 8)), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_new_models_tower_is_not_modulated():
+    tower = untrained_nano().action_expert.vision
+    film = [value for name, value in tower.named_parameters() if "film" in name]
+    assert len(film) == 4 * len(tower.blocks)
+    assert all(value.abs().max() == 0 for value in film)
+    assert all((block.ls1.gamma == 1e-5).all() for block in tower.blocks)
 
 
 def test_gradient_checkpointing_changes_no_gradient():

@@ -241,7 +241,8 @@ def test_measuring_a_response_leaves_the_shared_tokenizer_padding(model):
     model.processor.prompt_inputs([picture(), picture()], BATCH_TEXTS[:2])
     padding = tokenizer.backend_tokenizer.padding
     model.without_trailing_space(tokenizer.encode("Yes.\n", add_special_tokens=False, padding=True))
-    assert tokenizer.backend_tokenizer.padding == padding != None  # noqa: E711
+    assert padding is not None
+    assert tokenizer.backend_tokenizer.padding == padding
 
 
 def test_contexts_can_not_be_changed_and_hold_no_more_than_they_need(model):

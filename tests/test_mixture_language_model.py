@@ -88,8 +88,10 @@ def test_positions_are_counted_by_the_mask(attention):
 
 def test_pass_one_has_no_gradient_and_pass_two_reaches_every_expert():
     model, tensors = golden_model("xlora_llm", "sdpa")
-    mask = tensors["in.attention_mask"].long()
-    model(tensors["in.inputs_embeds"], mask).sum().backward()
+    base_hidden = []
+    model.scale_head.register_forward_hook(lambda module, args, gates: base_hidden.append(args[0]))
+    model(tensors["in.inputs_embeds"], tensors["in.attention_mask"].long()).sum().backward()
+    assert not base_hidden[0].requires_grad
     for name, parameter in model.named_parameters():
         if "lora" in name or "scale_head" in name:
             assert parameter.grad.abs().sum() > 0, name

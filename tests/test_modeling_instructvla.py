@@ -22,7 +22,7 @@ def picture(seed: int = 0, height: int = 60, width: int = 80) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def training_batch(model, rows: int = 2) -> dict[str, torch.Tensor]:
+def training_batch(model, rows: int = 2, state=None) -> dict[str, torch.Tensor]:
     """Prompts with an answer and all queries, labelled from the answer on, and chunks with padding."""
     processor = model.processor
     queries = "".join(processor.tokenizer.convert_ids_to_tokens(processor.query_token_ids))
@@ -46,7 +46,7 @@ def training_batch(model, rows: int = 2) -> dict[str, torch.Tensor]:
         "labels": inputs["input_ids"].masked_fill(~targets, -100),
         "actions": torch.rand(rows, 16, 7, generator=generator) * 2 - 1,
         "action_mask": torch.arange(16).expand(rows, 16) < 12,
-        "action_pixel_values": processor.action_inputs([picture(i) for i in range(rows)])["action_pixel_values"],
+        "action_pixel_values": processor.action_inputs([picture(i) for i in range(rows)], state)["action_pixel_values"],
         "noise": torch.randn(rows, 16, 7, generator=generator),
         "flow_time": torch.rand(rows, generator=generator),
     }
@@ -178,7 +178,12 @@ def test_gradient_checkpointing_changes_no_gradient(experts):
         model.train()
         if checkpointing:
             model.gradient_checkpointing_enable()
-        model(**training_batch(model)).loss.backward()
+        passes = []
+        for layer in (model.language_model.layers[0].mlp, model.action_expert.transformer.layers[0].mlp):
+            layer.register_forward_pre_hook(lambda module, args: passes.append(type(module)))
+        batch = training_batch(model)
+        model(**batch).loss.backward()
+        assert len(passes) == (experts + 1) + (2 if checkpointing else 0)  # pass 1 has no gradient to recompute for
         return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
 
     plain, checkpointed = gradients(False), gradients(True)
@@ -200,6 +205,28 @@ def test_images_that_do_not_match_the_text_are_refused(nano):
     batch = training_batch(nano)
     with pytest.raises(ValueError, match="32 image tokens, but 1 images make 16"):
         nano(**(batch | {"pixel_values": batch["pixel_values"][:1]}))
+
+
+BAD_BATCHES = {
+    "input_ids or inputs_embeds": {},
+    "takes no pixel_values": {"inputs_embeds": torch.zeros(1, 2, 192), "pixel_values": torch.zeros(1, 3, 112, 112)},
+    "action_pixel_values go together": {"input_ids": torch.ones(1, 2).long(), "actions": torch.zeros(1, 16, 7)},
+    "has a state, but of this model it takes none": {"input_ids": torch.ones(1, 2).long(), "state": torch.zeros(1, 3)},
+}
+
+
+@pytest.mark.parametrize("message", BAD_BATCHES)
+def test_inputs_of_which_a_part_would_be_ignored_are_refused(nano, message):
+    with pytest.raises(ValueError, match=message):
+        nano(**BAD_BATCHES[message])
+
+
+def test_a_model_with_state_needs_it_for_the_flow_loss():
+    model = untrained_nano(state_dim=3)
+    batch = training_batch(model, state=[[0.0] * 3] * 2)
+    assert model(**batch, state=torch.zeros(2, 3)).flow_loss > 0
+    with pytest.raises(ValueError, match="lacks a state, but of this model with actions it needs one of 3 values"):
+        model(**batch)
 
 
 def test_prompt_longer_than_the_context_is_refused(nano):
@@ -378,6 +405,27 @@ def test_model_without_a_processor_says_so(checkpoint, tmp_path):
 def test_processor_of_another_model_is_refused(nano):
     with pytest.raises(ValueError, match="num_image_tokens is 4, but the model needs 16"):
         nano.processor = nano_processor(num_image_tokens=4)
+
+
+def test_several_sequences_need_one_image_in_each_prompt_and_not_just_as_many_images(nano):
+    encode = nano.processor.apply_chat_template
+    conversations = [CONVERSATIONS["two images"], CONVERSATIONS["text only"]]
+    inputs = encode(conversations, add_generation_prompt=True, tokenize=True, return_dict=True)
+    with pytest.raises(ValueError, match=r"they have \[2.0, 0.0\]"):
+        nano.generate(**inputs, max_new_tokens=2, do_sample=True, num_return_sequences=2)
+
+
+def test_processor_is_found_when_the_working_directory_changes(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.chdir(checkpoint.parent)
+    model = InstructVLAForConditionalGeneration.from_pretrained(checkpoint.name)
+    monkeypatch.chdir(tmp_path)
+    assert model.processor.statistics
+
+
+def test_saving_does_not_publish_half_a_checkpoint(nano, tmp_path):
+    with pytest.raises(ValueError, match="call model.push_to_hub"):
+        nano.save_pretrained(tmp_path / "out", push_to_hub=True)
+    assert not (tmp_path / "out").exists()
 
 
 def test_saving_without_statistics_writes_nothing(tmp_path):
