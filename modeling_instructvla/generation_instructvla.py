@@ -198,32 +198,8 @@ class ActionGenerationMixin:
             The response ids of each row, and C (batch, num_action_queries, text_hidden_size).
         """
         cache = self.language_model.new_cache()
-        hidden, mask = self.language_model(prompt, prompt_mask, cache), prompt_mask
-        stop = torch.tensor(self.stop_token_ids, device=prompt.device)
-        speaking = torch.ones(len(prompt), dtype=torch.bool, device=prompt.device)
-        tokens, spoken = [], []  # per step: the token of each row, and whether the row was still speaking
-        while True:
-            logits = self.language_model.lm_head(hidden[:, -1])
-            logits[:, self.config.image_token_id] = -torch.inf  # an answer holds no picture
-            token = logits.argmax(dim=-1)
-            speaking = speaking & ~torch.isin(token, stop)
-            if not speaking.any():
-                cached = len(tokens)
-                break
-            tokens.append(token)
-            spoken.append(speaking)
-            if len(tokens) == max_new_tokens:
-                cached = len(tokens) - 1  # nothing follows the last token, so it has not been through the model
-                break
-            mask = torch.cat([mask, speaking.unsqueeze(1).to(mask.dtype)], dim=1)
-            hidden = self.language_model(self.language_model.embed_tokens(token.unsqueeze(1)), mask, cache)
-
-        rows = [[] for _ in prompt]
-        if tokens:
-            ids, counts = torch.stack(tokens, dim=1).tolist(), torch.stack(spoken, dim=1).sum(dim=1).tolist()
-            rows = [row[:count] for row, count in zip(ids, counts, strict=True)]
+        rows, cached, mask = self.speak(prompt, prompt_mask, cache, max_new_tokens)
         responses = [self.without_trailing_space(row) for row in rows]
-
         tails = []
         for i, (row, response) in enumerate(zip(rows, responses, strict=True)):
             turn = self.assistant_turn(response)
@@ -231,6 +207,36 @@ class ActionGenerationMixin:
             mask[i, prompt.shape[1] + kept :] = 0
             tails.append(turn[kept:])
         return responses, self.decode_queries(tails, mask, cache=cache)
+
+    def speak(
+        self, prompt: torch.Tensor, mask: torch.Tensor, cache: DynamicCache, max_new_tokens: int
+    ) -> tuple[list[list[int]], int, torch.Tensor]:
+        """Greedy search until the first action query token (section 3.1, "Decoding strategies"), or the end of the turn.
+
+        Returns:
+            The token ids of each row, how many steps of them are in the cache, and the cache's mask (batch, cached).
+        """
+        hidden, mask = self.language_model(prompt, mask, cache), mask.clone()
+        stop = torch.tensor(self.stop_token_ids, device=prompt.device)
+        speaking = torch.ones(len(prompt), dtype=torch.bool, device=prompt.device)
+        tokens, spoken = [], []  # per step: the token of each row, and whether the row was still speaking
+        while len(tokens) < max_new_tokens:
+            logits = self.language_model.lm_head(hidden[:, -1])
+            logits[:, self.config.image_token_id] = -torch.inf  # an answer holds no picture
+            token = logits.argmax(dim=-1)
+            speaking = speaking & ~torch.isin(token, stop)
+            if not speaking.any():
+                break
+            tokens.append(token)
+            spoken.append(speaking)
+            if len(tokens) < max_new_tokens:  # nothing follows the last token, so it stays out of the cache
+                mask = torch.cat([mask, speaking.unsqueeze(1).to(mask.dtype)], dim=1)
+                hidden = self.language_model(self.language_model.embed_tokens(token.unsqueeze(1)), mask, cache)
+        cached = mask.shape[1] - prompt.shape[1]
+        if not tokens:
+            return [[] for _ in prompt], cached, mask
+        ids, counts = torch.stack(tokens, dim=1).tolist(), torch.stack(spoken, dim=1).sum(dim=1).tolist()
+        return [row[:count] for row, count in zip(ids, counts, strict=True)], cached, mask
 
     def decode_queries(
         self,
