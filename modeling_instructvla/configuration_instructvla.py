@@ -1,5 +1,6 @@
 """Configuration of InstructVLA: the library's sub-configurations, our sections, and what must fit between them."""
 
+import difflib
 from dataclasses import asdict
 from typing import Any, ClassVar
 
@@ -55,11 +56,20 @@ def library_config(value: Any, field: str, default: PreTrainedConfig) -> PreTrai
         return value
     if value is None:
         return default
+    for name in value:
+        if name not in default.to_dict() and (nearest := difflib.get_close_matches(name, default.to_dict(), 1, 0.85)):
+            raise ValueError(f"{field}.{name} is not a field. Did you mean {nearest[0]!r}?")
     base = {key: known for key, known in default.to_dict().items() if key != "layer_types"}  # follows from the others
     try:
         return config_class(**(base | value))
     except StrictDataclassError as error:
         raise ValueError(f"{field} does not make a {config_class.__name__}: {error}") from error
+
+
+def require_sizes(config: PreTrainedConfig, field: str, *names: str) -> None:
+    for name in names:
+        size = getattr(config, name)
+        require(is_positive_integer(size), f"{field}.{name}", size, "an integer above 0")
 
 
 def eagle2_vision_config() -> SiglipVisionConfig:
@@ -105,6 +115,9 @@ def nano_text_config(**sizes: int) -> Qwen2Config:
         tie_word_embeddings=False,
         **sizes,
     )
+
+
+TRANSFORMER_SIZES = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 
 
 class InstructVLAConfig(PreTrainedConfig):
@@ -209,9 +222,10 @@ class InstructVLAConfig(PreTrainedConfig):
 
     def check_vision(self) -> None:
         vision = self.vision_config
-        for field in ("patch_size", "image_size"):
-            size = getattr(vision, field)
-            require(is_positive_integer(size), f"vision_config.{field}", size, "an integer above 0")
+        require_sizes(vision, "vision_config", "patch_size", "image_size", *TRANSFORMER_SIZES)
+        heads = vision.num_attention_heads
+        divisible = vision.hidden_size % heads == 0
+        require(divisible, "vision_config.num_attention_heads", heads, f"a divisor of {vision.hidden_size}")
         divisible = vision.image_size % vision.patch_size == 0
         require(divisible, "vision_config.image_size", vision.image_size, f"a multiple of {vision.patch_size}")
         ratio = self.projector.downsample_ratio
@@ -220,6 +234,12 @@ class InstructVLAConfig(PreTrainedConfig):
 
     def check_text(self) -> None:
         text, vocabulary = self.text_config, self.text_config.vocab_size
+        require_sizes(text, "text_config", "vocab_size", "num_key_value_heads", *TRANSFORMER_SIZES)
+        heads, groups = text.num_attention_heads, text.num_key_value_heads
+        divisible = heads % groups == 0 and (getattr(text, "head_dim", None) or text.hidden_size % (2 * heads) == 0)
+        allowed = f"a multiple of {groups} key-value heads and a divisor of half of {text.hidden_size}"
+        require(divisible, "text_config.num_attention_heads", heads, allowed)
+        self.require(self.num_action_queries < vocabulary, "num_action_queries", f"below {vocabulary} (vocab_size)")
         self.require(
             not self.tie_word_embeddings, "tie_word_embeddings", "False: input and output embeddings are apart"
         )

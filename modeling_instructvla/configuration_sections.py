@@ -1,6 +1,7 @@
 """The typed parts of the configuration, each checked when it is made (paper Tables 12 and 13)."""
 
 import difflib
+import inspect
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
@@ -235,6 +236,9 @@ class FlowConfig(Section):
         known = isinstance(self.scheduler, str) and self.scheduler.endswith("Scheduler")
         known = known and hasattr(diffusers, self.scheduler)
         self.require(known, "scheduler", "a scheduler of diffusers, e.g. FlowMatchEulerDiscreteScheduler")
+        arguments = inspect.signature(getattr(diffusers, self.scheduler)).parameters
+        accepted = self.scheduler_kwargs.keys() <= arguments.keys()
+        self.require(accepted, "scheduler_kwargs", f"made of {', '.join(arguments)}")
         if self.scheduler not in FLOW_MATCHING_SCHEDULERS:
             as_flow = AS_FLOW.items() <= self.scheduler_kwargs.items()
             flows = f"{AS_FLOW} with more, to integrate a flow; or take one of {', '.join(FLOW_MATCHING_SCHEDULERS)}"

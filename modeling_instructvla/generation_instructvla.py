@@ -31,6 +31,15 @@ class ActionContext:
     response_ids: tuple[tuple[int, ...] | None, ...]
     latent_actions: torch.Tensor
 
+    def __post_init__(self):
+        for name in ("instruction", "response", "response_ids"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        sizes = {name: len(getattr(self, name)) for name in self.__dataclass_fields__}
+        if len(set(sizes.values())) != 1:
+            raise ValueError(f"Every part of an ActionContext has one entry per row; got {sizes}.")
+        if len({ids is None for ids in self.response_ids}) > 1:
+            raise ValueError("Either every row of an ActionContext has a response, or none has.")
+
     def __len__(self) -> int:
         return len(self.instruction)
 
@@ -97,9 +106,9 @@ class ActionGenerationMixin:
         if reuse_latent and think:
             raise ValueError("reuse_latent=True runs no VLM, so it can't think; leave think out, or reuse_latent.")
         expert_inputs = self.expert_inputs(images, state, unnorm_key, num_inference_steps, generator, noise)
-        if reuse_latent:
+        if context is not None:
             self.check_context(context, text)
-        else:
+        if not reuse_latent:
             context = self.encode(images, text, think=think, context=context, max_new_tokens=max_new_tokens)
         return self.run_action_expert(context, expert_inputs, unnorm_key)
 
@@ -116,6 +125,8 @@ class ActionGenerationMixin:
         self.check_evaluating()
         if context is not None:
             self.check_context(context, text)
+        if think not in (None, True, False):
+            raise ValueError(f"think is {think!r}, but it must be True, False or None for the checkpoint's default.")
         if think is None:
             think = self.config.thinks_by_default and context is None
         if think:
@@ -123,10 +134,10 @@ class ActionGenerationMixin:
         known = None if think or context is None or context.response_ids[0] is None else context.response_ids
 
         style = self.config.response_style if think or known else None
-        inputs = self.processor.prompt_inputs(images, text, response=style).to(self.device)
+        inputs = self.processor.prompt_inputs(images, text, response=style, padding_side="left").to(self.device)
         longest_response = max_new_tokens if think else max(map(len, known or [[]]))
         longest_turn = longest_response + 1 + self.config.num_action_queries
-        self.check_length(inputs["input_ids"].shape[1] + longest_turn)
+        self.check_length(inputs["input_ids"].shape[1], longest_turn)
         prompt, mask = self.embed_prompt(inputs["input_ids"], inputs["pixel_values"]), inputs["attention_mask"]
         if think:
             response_ids, latent_actions = self.think(prompt, mask, max_new_tokens)
@@ -153,6 +164,7 @@ class ActionGenerationMixin:
         noise: torch.Tensor | None = None,
     ) -> InstructVLAActionOutput:
         """The action expert's half of `generate_action`, with the same arguments: from a latent action to actions."""
+        self.check_context(context)
         expert_inputs = self.expert_inputs(images, state, unnorm_key, num_inference_steps, generator, noise)
         return self.run_action_expert(context, expert_inputs, unnorm_key)
 
@@ -211,7 +223,7 @@ class ActionGenerationMixin:
     def speak(
         self, prompt: torch.Tensor, mask: torch.Tensor, cache: DynamicCache, max_new_tokens: int
     ) -> tuple[list[list[int]], int, torch.Tensor]:
-        """Greedy search until the first action query token (section 3.1, "Decoding strategies"), or the end of the turn.
+        """Greedy search until the first action query token or the end of the turn (section 3.1, "Decoding strategies").
 
         Returns:
             The token ids of each row, how many steps of them are in the cache, and the cache's mask (batch, cached).
@@ -290,13 +302,18 @@ class ActionGenerationMixin:
     def initial_noise(self, batch: int, generator, noise) -> torch.Tensor:
         """ε ~ N(0, I), (batch, horizon, action_dim) float32, or the noise given, checked."""
         shape = (batch, self.config.horizon, self.config.action_dim)
+        generators = generator if isinstance(generator, list) else [generator]
         if isinstance(generator, list) and len(generator) != batch:
             raise ValueError(f"Got {len(generator)} generators for {batch} rows; give one, or one per row.")
+        if not all(isinstance(one, (torch.Generator, type(None))) for one in generators):
+            raise ValueError(f"generator is {generator!r}, but it must be a torch.Generator, or a list of them.")
         if noise is None:
             return randn_tensor(shape, generator=generator, device=self.device, dtype=torch.float32)
         noise = torch.as_tensor(noise, dtype=torch.float32, device=self.device)
         if noise.shape != shape:
             raise ValueError(f"noise has shape {tuple(noise.shape)}, but it must be {shape}.")
+        if not noise.isfinite().all():
+            raise ValueError("noise must be finite, but it holds NaN or infinite values.")
         return noise
 
     @property
@@ -304,19 +321,29 @@ class ActionGenerationMixin:
         """Tokens that end the response: end of turn, and every action query."""
         return self.config.end_of_turn_ids + self.processor.query_token_ids
 
-    def check_context(self, context: ActionContext, text: str | list[str]) -> None:
-        instruction = as_rows(text)
-        if context.instruction != instruction:
+    def check_context(self, context: ActionContext, text: str | list[str] | None = None) -> None:
+        """Refuse what is no context of this model, or one that was made for other instructions."""
+        if not hasattr(context, "response_ids"):
+            raise ValueError(f"context is a {type(context).__name__}; give the `context` of an earlier output.")
+        latent, shape = context.latent_actions, (self.config.num_action_queries, self.config.text_config.hidden_size)
+        if tuple(latent.shape[1:]) != shape:
             raise ValueError(
-                f"The context was made for {context.instruction!r}, but the instruction is {instruction!r}. "
-                "Leave the context out to start afresh with a new instruction."
+                f"The context's latent actions are {tuple(latent.shape)}, but they must be (batch, *{shape})."
+            )
+        if text is not None and context.instruction != as_rows(text):
+            raise ValueError(
+                f"The context was made for {list(context.instruction)!r}, but the instruction is "
+                f"{list(as_rows(text))!r}. Leave the context out to start afresh with a new instruction."
             )
 
-    def check_length(self, length: int) -> None:
+    def check_length(self, prompt: int, turn: int = 0) -> None:
+        """Refuse a prompt of so many tokens, with so many that may follow it, that the model can't read them all."""
         limit = self.config.text_config.max_position_embeddings
-        if length > limit:
+        if prompt + turn > limit:
+            follows = f" and what follows up to {turn}" if turn else ""
             raise ValueError(
-                f"The prompt takes {length} tokens, but the model reads at most {limit}; shorten the text."
+                f"The prompt takes {prompt} tokens{follows}, but the model reads at most {limit}; "
+                "shorten the text, or lower max_new_tokens."
             )
 
     def check_evaluating(self) -> None:

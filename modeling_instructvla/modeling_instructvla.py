@@ -1,33 +1,21 @@
 """InstructVLA: one network that answers in words and drives a robot (paper section 3.1, arXiv 2507.17520)."""
 
-import os
-import tempfile
 from dataclasses import dataclass
 
 import torch
-from huggingface_hub import HfApi
 from timm.layers import LayerScale
 from torch import nn
-from transformers import AutoProcessor, DynamicCache, GenerationMixin, PreTrainedModel, SiglipVisionModel
+from transformers import DynamicCache, GenerationMixin, PreTrainedModel, SiglipVisionModel
 from transformers import initialization as init
-from transformers.utils import ModelOutput, cached_file, extract_commit_hash, logging
+from transformers.utils import ModelOutput
 
 from .action_expert import ActionExpert
-from .configuration_instructvla import AUTO_MAP, InstructVLAConfig
+from .checkpoint_instructvla import CheckpointMixin
+from .configuration_instructvla import InstructVLAConfig
 from .film_vision import FiLMLinear, FiLMVisionTransformer
 from .generation_instructvla import ActionGenerationMixin
 from .mixture_language_model import MixtureLanguageModel
 from .vision_projector import VisionProjector
-
-try:  # the card's template is part of the installed package, not of a checkpoint
-    from instructvla.model_card import write_model_card
-except ImportError:
-    write_model_card = None
-
-logger = logging.get_logger(__name__)
-
-CPU_ALIGNMENT = 64  # bytes, of torch's own allocations
-HUB_ARGUMENTS = ("revision", "cache_dir", "token", "local_files_only", "force_download", "subfolder")
 
 
 @dataclass
@@ -53,7 +41,7 @@ class InstructVLAOutput(ModelOutput):
     latent_actions: torch.Tensor | None = None
 
 
-class InstructVLAForConditionalGeneration(ActionGenerationMixin, PreTrainedModel, GenerationMixin):
+class InstructVLAForConditionalGeneration(ActionGenerationMixin, CheckpointMixin, PreTrainedModel, GenerationMixin):
     """SigLIP → projector → Qwen2 with action queries and adaptation experts → action expert.
 
     Like a loaded model, a new one is in evaluation mode until `train()` is called.
@@ -130,12 +118,27 @@ class InstructVLAForConditionalGeneration(ActionGenerationMixin, PreTrainedModel
             noise, flow_time: ε and τ of the flow loss, drawn when not given.
             logits_to_keep: how many last positions get logits; 0 means all.
         """
-        self.check_batch(input_ids, inputs_embeds, pixel_values, actions, action_pixel_values, state)
+        self.check_batch(
+            {
+                "input_ids": input_ids,
+                "inputs_embeds": inputs_embeds,
+                "pixel_values": pixel_values,
+                "labels": labels,
+                "actions": actions,
+                "action_pixel_values": action_pixel_values,
+                "state": state,
+                "action_mask": action_mask,
+                "noise": noise,
+                "flow_time": flow_time,
+            }
+        )
         if inputs_embeds is None:
             inputs_embeds = self.embed_prompt(input_ids, pixel_values)
         cache = past_key_values
         if use_cache and cache is None:
             cache = self.language_model.new_cache()
+        if cache is not None and type(cache) is not type(self.language_model.new_cache()):
+            raise ValueError("past_key_values must be a cache from model.language_model.new_cache(), for both passes.")
         cached = 0 if cache is None else cache.get_seq_length()
         self.check_length(cached + inputs_embeds.shape[1])
         if attention_mask is None:
@@ -157,20 +160,34 @@ class InstructVLAForConditionalGeneration(ActionGenerationMixin, PreTrainedModel
             output.loss = sum(losses)
         return output if return_dict else output.to_tuple()
 
-    def check_batch(self, input_ids, inputs_embeds, pixel_values, actions, action_pixel_values, state) -> None:
-        """Refuse combinations of inputs of which a part would be ignored or is missing (ValueError)."""
-        if (input_ids is None) == (inputs_embeds is None):
+    def check_batch(self, batch: dict[str, torch.Tensor | None]) -> None:
+        """Refuse inputs of which a part would be ignored, is missing or has another shape (ValueError)."""
+        given = {name for name, value in batch.items() if value is not None}
+        if len(given & {"input_ids", "inputs_embeds"}) != 1:
             raise ValueError("Give input_ids or inputs_embeds, and not both.")
-        if inputs_embeds is not None and (pixel_values is not None or actions is not None):
-            raise ValueError(
-                "inputs_embeds takes no pixel_values or actions; give input_ids, or embed_prompt's result alone."
-            )
-        if (actions is None) != (action_pixel_values is None):
+        if "inputs_embeds" in given and given & {"pixel_values", "actions"}:
+            raise ValueError("inputs_embeds takes no pixel_values or actions; give input_ids with them.")
+        if ("actions" in given) != ("action_pixel_values" in given):
             raise ValueError("actions and action_pixel_values go together: the flow loss needs both.")
-        takes_state = self.config.state_dim is not None
-        if (state is not None) != (takes_state and actions is not None):
-            needed = f"with actions it needs one of {self.config.state_dim} values" if takes_state else "it takes none"
-            raise ValueError(f"This batch {'lacks' if state is None else 'has'} a state, but of this model {needed}.")
+        config, takes_state = self.config, self.config.state_dim is not None
+        if ("state" in given) != (takes_state and "actions" in given):
+            needed = f"with actions it needs one of {config.state_dim} values" if takes_state else "it takes none"
+            has = "has" if "state" in given else "lacks"
+            raise ValueError(f"This batch {has} a state, but of this model {needed}.")
+        rows = tuple(batch["inputs_embeds" if "inputs_embeds" in given else "input_ids"].shape[:2])
+        image_size = config.action_vision_config.image_size
+        shapes = {
+            "labels": rows,
+            "actions": (rows[0], config.horizon, config.action_dim),
+            "action_mask": (rows[0], config.horizon),
+            "noise": (rows[0], config.horizon, config.action_dim),
+            "flow_time": (rows[0],),
+            "state": (rows[0], config.state_dim),
+            "action_pixel_values": (rows[0], len(config.cameras), 3, image_size, image_size),
+        }
+        for name in given & shapes.keys():
+            if tuple(batch[name].shape) != shapes[name]:
+                raise ValueError(f"{name} has shape {tuple(batch[name].shape)}, but it must be {shapes[name]}.")
 
     def embed_prompt(self, input_ids: torch.Tensor, pixel_values: torch.Tensor | None = None) -> torch.Tensor:
         """Token embeddings, image features in the places of the image tokens: (batch, seq, text_hidden_size)."""
@@ -249,155 +266,3 @@ class InstructVLAForConditionalGeneration(ActionGenerationMixin, PreTrainedModel
                 )
         kwargs = {"expand_size": expand_size, "input_ids": input_ids, "pixel_values": pixel_values, **kwargs}
         return super()._expand_inputs_for_generation(**kwargs)
-
-    # Loading and saving
-
-    @property
-    def processor(self):
-        """The processor saved beside the weights, loaded at first use from the same revision; assignable.
-
-        Raises:
-            ValueError: if the model was not loaded from a checkpoint, or the checkpoint has no processor.
-        """
-        if self._processor is None:
-            if self._processor_source is None:
-                raise ValueError("This model was not loaded from a checkpoint; assign model.processor first.")
-            name, hub_arguments = self._processor_source
-            found = cached_file(
-                name, "processor_config.json", _raise_exceptions_for_missing_entries=False, **hub_arguments
-            )
-            if found is None:
-                raise ValueError(
-                    f"{name!r} has no processor_config.json: without a processor the model can't read images or scale "
-                    "actions. Assign model.processor, and save the model again to keep it."
-                )
-            is_remote = type(self).__module__.startswith("transformers_modules.")
-            self.processor = AutoProcessor.from_pretrained(name, trust_remote_code=is_remote, **hub_arguments)
-        return self._processor
-
-    @processor.setter
-    def processor(self, processor):
-        config = self.config
-        expected = {
-            "image_token_id": config.image_token_id,
-            "num_image_tokens": config.num_image_tokens,
-            "image_size": config.vision_config.image_size,
-            "action_image_size": config.action_vision_config.image_size,
-            "query_token_ids": list(range(config.query_token_id, config.query_token_id + config.num_action_queries)),
-            "end_of_turn_id": config.end_of_turn_ids[0],
-            "action_dim": config.action_dim,
-            "state_dim": config.state_dim,
-            "cameras": config.cameras,
-        }
-        for name, value in expected.items():
-            if getattr(processor, name) != value:
-                raise ValueError(f"The processor's {name} is {getattr(processor, name)}, but the model needs {value}.")
-        self._processor = processor
-
-    def processor_or_none(self):
-        """The processor, or None for a model that was made without one and not loaded from a checkpoint."""
-        return None if self._processor is None and self._processor_source is None else self.processor
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *model_args, output_loading_info=False, **kwargs):
-        """As in transformers, but strict: a missing, unexpected or mis-sized tensor is a `ValueError` with its name."""
-        if kwargs.pop("ignore_mismatched_sizes", False):
-            raise ValueError("ignore_mismatched_sizes=True would leave weights random; convert the checkpoint instead.")
-        source = {name: kwargs[name] for name in HUB_ARGUMENTS if kwargs.get(name) is not None}
-        model, info = super().from_pretrained(
-            pretrained_model_name_or_path,
-            *model_args,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-            **kwargs,
-        )
-        mismatched = [
-            f"{key}: {tuple(saved)} saved, {tuple(own)} expected" for key, saved, own in info["mismatched_keys"]
-        ]
-        problems = {
-            "missing": info["missing_keys"],
-            "unexpected": info["unexpected_keys"],
-            "of another size": mismatched,
-        }
-        report = [f"{kind}: {', '.join(sorted(names))}" for kind, names in problems.items() if names]
-        if report:
-            raise ValueError(
-                f"The weights of {pretrained_model_name_or_path!r} do not fit its configuration. Tensors "
-                + "; ".join(report)
-            )
-        for parameter in model.parameters():  # mapped files are unaligned, and CPU kernels then round differently
-            if parameter.device.type == "cpu" and parameter.data_ptr() % CPU_ALIGNMENT:
-                parameter.data = parameter.data.clone()
-        if pretrained_model_name_or_path is not None:
-            model._processor_source = pinned_source(os.fspath(pretrained_model_name_or_path), source)
-        return (model, info) if output_loading_info else model
-
-    def save_pretrained(
-        self, save_directory, is_main_process: bool = True, max_shard_size="5GB", push_to_hub: bool = False, **kwargs
-    ):
-        """Write weights, configuration, processor and remote code into one folder, with a model card where our package
-        is installed.
-
-        Raises:
-            ValueError: if the processor has no statistics, or for `push_to_hub=True`; nothing is written then.
-        """
-        if push_to_hub:
-            raise ValueError("save_pretrained writes a folder; call model.push_to_hub(repo_id) to publish it whole.")
-        self.config.auto_map = dict(AUTO_MAP)
-        if is_main_process:
-            processor = self.processor_or_none()
-            if processor is None:
-                logger.warning("Saving a model without a processor: it can't act until model.processor is assigned.")
-            else:
-                processor.save_pretrained(save_directory)
-            if write_model_card is not None:
-                write_model_card(self, save_directory)
-        super().save_pretrained(
-            save_directory, is_main_process=is_main_process, max_shard_size=max_shard_size, **kwargs
-        )
-
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        commit_message: str = "Upload InstructVLA",
-        private: bool | None = None,
-        token: str | bool | None = None,
-        revision: str | None = None,
-        create_pr: bool = False,
-        max_shard_size="5GB",
-        evaluation: dict[str, str] | None = None,
-    ) -> str:
-        """Upload what `save_pretrained` writes; `evaluation` (benchmark → result) goes into the model card.
-
-        Returns:
-            The address of the commit.
-
-        Raises:
-            ValueError: where our package, and with it the card's template, is not installed.
-        """
-        if write_model_card is None:
-            raise ValueError("Publishing needs the model card's template; install the instructvla package.")
-        api = HfApi(token=token)
-        with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(folder, max_shard_size=max_shard_size)
-            repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-            write_model_card(self, folder, repo_id, evaluation)
-            if revision is not None and not revision.startswith("refs/"):
-                api.create_branch(repo_id, branch=revision, exist_ok=True)
-            commit = api.upload_folder(
-                repo_id=repo_id,
-                folder_path=folder,
-                commit_message=commit_message,
-                revision=revision,
-                create_pr=create_pr,
-            )
-        return commit.commit_url
-
-
-def pinned_source(name: str, hub_arguments: dict) -> tuple[str, dict]:
-    """Where a checkpoint's other files are: its folder by absolute path, or its repository at the loaded commit."""
-    if os.path.isdir(name):
-        return os.path.abspath(name), hub_arguments
-    commit = extract_commit_hash(cached_file(name, "config.json", **hub_arguments), None)
-    return name, hub_arguments | ({} if commit is None else {"revision": commit})

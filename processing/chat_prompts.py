@@ -82,6 +82,8 @@ def action_messages(instruction: str, response: str | None, special_tokens: Iter
     """
     if not isinstance(instruction, str) or not instruction.strip():
         raise ValueError(f"the instruction must be a non-empty string, got {instruction!r}")
+    if any("\ud800" <= character <= "\udfff" for character in instruction):
+        raise ValueError(f"the instruction {instruction!r} holds half a character (a lone surrogate); decode it anew")
     control = [token for token in {*PROMPT_TOKENS, *special_tokens} if token in instruction]
     control += QUERY_PATTERN.findall(instruction)
     if control:

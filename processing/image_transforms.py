@@ -73,8 +73,8 @@ def _decode_array(array: np.ndarray, name: str) -> Image.Image:
         low, high = array.min(), array.max()
         if not (low >= 0 and high <= 1):  # NaN fails the comparison too
             raise ValueError(
-                f"{name} holds {array.dtype} values from {low:g} to {high:g}; floats must be finite and within [0, 1]: "
-                "undo any normalisation, or give uint8 in 0..255"
+                f"{name} holds {array.dtype} values from {low:.8g} to {high:.8g}; floats must be finite and within "
+                "[0, 1]: undo any normalisation, or give uint8 in 0..255"
             )
         array = np.rint(array.astype(np.float32) * 255).astype(np.uint8)
     if array.dtype != np.uint8:

@@ -1,5 +1,6 @@
 """Instructions, images and states to model inputs, and actions back to physical units (paper appendix E.1)."""
 
+import inspect
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from transformers.processing_utils import ProcessorMixin
 from .action_normalization import (
     check_statistics,
     clip_actions,
+    nearest,
     normalize_state,
     resolve_unnorm_key,
     unnormalize_actions,
@@ -116,6 +118,18 @@ class InstructVLAProcessor(ProcessorMixin):
         self.control_rate_hz = dict(control_rate_hz or {})
         self._check_control_rates()
         check_tokenizer(tokenizer, num_action_queries)
+
+    @classmethod
+    def from_args_and_dict(cls, args: list, processor_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """As in transformers, but a field of `processor_config.json` that would be ignored is a ValueError."""
+        known = {*inspect.signature(cls.__init__).parameters, *cls.get_attributes(), "auto_map", "processor_class"}
+        unknown = [name for name in processor_dict if name not in known and not name.startswith("_")]
+        if unknown:
+            raise ValueError(
+                f"processor_config.json has the unknown field {unknown[0]!r}; the nearest is "
+                f"{nearest(unknown[0], known)!r}"
+            )
+        return super().from_args_and_dict(args, processor_dict, **kwargs)
 
     # Construction checks
 

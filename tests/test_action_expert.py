@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from transformers import Qwen2Config
 
 from instructvla import InstructVLAConfig
 from instructvla.action_expert import ActionExpert, block_causal
+from instructvla.configuration_instructvla import nano_text_config
 from tests.parity import action_weights, load_fixture, relative_error
 
 TOLERANCE = 1e-4  # float32, as the golden tensors' README asks
@@ -18,7 +18,9 @@ def golden_expert(name: str, mask: str, attention: str) -> tuple[ActionExpert, d
     sizes = meta["config"]
     llama, vit = sizes["llama"], sizes["vit"]
     config = InstructVLAConfig.nano(
-        text_config=Qwen2Config(vocab_size=2048, hidden_size=sizes["token_size"], num_hidden_layers=1, eos_token_id=0),
+        text_config=nano_text_config(
+            hidden_size=sizes["token_size"], num_attention_heads=2, num_key_value_heads=2, num_hidden_layers=1
+        ),
         action_vision_config={
             "embed_dim": vit["dim"],
             "depth": vit["depth"],

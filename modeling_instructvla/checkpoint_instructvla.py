@@ -1,0 +1,212 @@
+"""Checkpoints: one folder or repository with weights, processor, code and card, loaded strictly and saved whole."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from huggingface_hub import HfApi
+from safetensors import SafetensorError
+from transformers import AutoProcessor
+from transformers.utils import cached_file, extract_commit_hash, logging
+
+from .configuration_instructvla import AUTO_MAP
+
+try:  # the card's template is part of the installed package, not of a checkpoint
+    from instructvla.model_card import write_model_card
+except ImportError:
+    write_model_card = None
+
+logger = logging.get_logger(__name__)
+
+WEIGHT_FILES = ["model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json"]
+CPU_ALIGNMENT = 64  # bytes, of torch's own allocations
+HUB_ARGUMENTS = ("revision", "cache_dir", "token", "local_files_only", "force_download", "subfolder")
+
+
+class CheckpointMixin:
+    """Loading, saving and publishing of a `PreTrainedModel` together with its processor."""
+
+    @property
+    def processor(self):
+        """The processor saved beside the weights, loaded at first use from the same revision; assignable.
+
+        Raises:
+            ValueError: if the model was not loaded from a checkpoint, or the checkpoint has no processor.
+        """
+        if self._processor is None:
+            if self._processor_source is None:
+                raise ValueError("This model was not loaded from a checkpoint; assign model.processor first.")
+            name, hub_arguments = self._processor_source
+            found = cached_file(
+                name, "processor_config.json", _raise_exceptions_for_missing_entries=False, **hub_arguments
+            )
+            if found is None:
+                raise ValueError(
+                    f"{name!r} has no processor_config.json: without a processor the model can't read images or scale "
+                    "actions. Assign model.processor, and save the model again to keep it."
+                )
+            is_remote = type(self).__module__.startswith("transformers_modules.")
+            try:
+                processor = AutoProcessor.from_pretrained(name, trust_remote_code=is_remote, **hub_arguments)
+            except (ImportError, KeyError, OSError, TypeError, ValueError) as error:
+                raise ValueError(
+                    f"The processor of {name!r} can't be loaded ({type(error).__name__}: {error}); save it again."
+                ) from error
+            self.processor = processor
+        return self._processor
+
+    @processor.setter
+    def processor(self, processor):
+        config = self.config
+        expected = {
+            "image_token_id": config.image_token_id,
+            "num_image_tokens": config.num_image_tokens,
+            "image_size": config.vision_config.image_size,
+            "action_image_size": config.action_vision_config.image_size,
+            "query_token_ids": list(range(config.query_token_id, config.query_token_id + config.num_action_queries)),
+            "end_of_turn_id": config.end_of_turn_ids[0],
+            "action_dim": config.action_dim,
+            "state_dim": config.state_dim,
+            "cameras": config.cameras,
+        }
+        for name, value in expected.items():
+            if getattr(processor, name) != value:
+                raise ValueError(f"The processor's {name} is {getattr(processor, name)}, but the model needs {value}.")
+        self._processor = processor
+
+    def processor_or_none(self):
+        """The processor, or None for a model that was made without one and not loaded from a checkpoint."""
+        return None if self._processor is None and self._processor_source is None else self.processor
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *model_args, output_loading_info=False, **kwargs):
+        """As in transformers, but strict: a missing, unexpected or mis-sized tensor is a `ValueError` with its name."""
+        if kwargs.pop("ignore_mismatched_sizes", False):
+            raise ValueError("ignore_mismatched_sizes=True would leave weights random; convert the checkpoint instead.")
+        source = {name: kwargs[name] for name in HUB_ARGUMENTS if kwargs.get(name) is not None}
+        try:
+            model, info = super().from_pretrained(
+                pretrained_model_name_or_path,
+                *model_args,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                **kwargs,
+            )
+        except SafetensorError as error:
+            raise ValueError(
+                f"The weights of {pretrained_model_name_or_path!r} are truncated or corrupt ({error}); copy them again."
+            ) from error
+        mismatched = [
+            f"{key}: {tuple(saved)} saved, {tuple(own)} expected" for key, saved, own in info["mismatched_keys"]
+        ]
+        problems = {
+            "missing": info["missing_keys"],
+            "unexpected": info["unexpected_keys"],
+            "of another size": mismatched,
+        }
+        report = [f"{kind}: {', '.join(sorted(names))}" for kind, names in problems.items() if names]
+        if report:
+            raise ValueError(
+                f"The weights of {pretrained_model_name_or_path!r} do not fit its configuration. Tensors "
+                + "; ".join(report)
+            )
+        for parameter in model.parameters():  # mapped files are unaligned, and CPU kernels then round differently
+            if parameter.device.type == "cpu" and parameter.data_ptr() % CPU_ALIGNMENT:
+                parameter.data = parameter.data.clone()
+        if pretrained_model_name_or_path is not None:
+            model._processor_source = pinned_source(os.fspath(pretrained_model_name_or_path), source)
+        return (model, info) if output_loading_info else model
+
+    def save_pretrained(
+        self, save_directory, is_main_process: bool = True, max_shard_size="5GB", push_to_hub: bool = False, **kwargs
+    ):
+        """Write weights, configuration, processor and remote code into one folder, with a model card where our package
+        is installed.
+
+        Raises:
+            ValueError: if the processor has no statistics, or for `push_to_hub=True`; nothing is written then.
+        """
+        if push_to_hub:
+            raise ValueError("save_pretrained writes a folder; call model.push_to_hub(repo_id) to publish it whole.")
+        arguments = {"max_shard_size": max_shard_size, **kwargs}
+        if not is_main_process:
+            return super().save_pretrained(save_directory, is_main_process=False, **arguments)
+        self.config.auto_map = dict(AUTO_MAP)
+        processor = self.processor_or_none()
+        if processor is None:
+            logger.warning("Saving a model without a processor: it can't act until model.processor is assigned.")
+        elif not processor.statistics:
+            raise ValueError("A model is not saved without statistics, as it could not act; set processor.statistics.")
+        folder = Path(save_directory).absolute()
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as staging:
+            if processor is not None:
+                processor.save_pretrained(staging)
+            if write_model_card is not None:
+                write_model_card(self, staging, folder.name)
+            super().save_pretrained(staging, **arguments)
+            replace_checkpoint(Path(staging), folder)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        commit_message: str = "Upload InstructVLA",
+        private: bool | None = None,
+        token: str | bool | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+        max_shard_size="5GB",
+        evaluation: dict[str, str] | None = None,
+    ) -> str:
+        """Upload what `save_pretrained` writes; `evaluation` (benchmark → result) goes into the model card.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            ValueError: where our package, and with it the card's template, is not installed.
+        """
+        if write_model_card is None:
+            raise ValueError("Publishing needs the model card's template; install the instructvla package.")
+        api = HfApi(token=token)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder, max_shard_size=max_shard_size)
+            repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+            write_model_card(self, folder, repo_id, evaluation)
+            if revision is not None and not revision.startswith("refs/"):
+                api.create_branch(repo_id, branch=revision, exist_ok=True)
+            commit = api.upload_folder(
+                repo_id=repo_id,
+                folder_path=folder,
+                commit_message=commit_message,
+                revision=revision,
+                create_pr=create_pr,
+                delete_patterns=WEIGHT_FILES,  # of an earlier upload in other shards
+            )
+        return commit.commit_url
+
+
+def pinned_source(name: str, hub_arguments: dict) -> tuple[str, dict]:
+    """Where a checkpoint's other files are: its folder by absolute path, or its repository at the loaded commit."""
+    if os.path.isdir(name):
+        return os.path.abspath(name), hub_arguments
+    commit = extract_commit_hash(cached_file(name, "config.json", **hub_arguments), None)
+    return name, hub_arguments | ({} if commit is None else {"revision": commit})
+
+
+def replace_checkpoint(staging: Path, folder: Path) -> None:
+    """Move a whole new checkpoint over an old one. The configuration goes first and comes last, so that an interrupted
+    move leaves a folder that does not load; shards of the old checkpoint go with it, other files stay."""
+    folder.mkdir(exist_ok=True)
+    new = sorted(staging.iterdir(), key=lambda path: path.name == "config.json")
+    old_weights = [path for pattern in WEIGHT_FILES for path in folder.glob(pattern)]
+    saves_weights = any(path.name.startswith("model") and path.suffix == ".safetensors" for path in new)
+    for path in [folder / "config.json", *(old_weights if saves_weights else [])]:
+        path.unlink(missing_ok=True)
+    for path in new:
+        target = folder / path.name
+        if target.is_dir():
+            shutil.rmtree(target)
+        os.replace(path, target)
