@@ -95,7 +95,8 @@ class CheckpointMixin:
             )
         except SafetensorError as error:
             raise ValueError(
-                f"The weights of {pretrained_model_name_or_path!r} are truncated or corrupt ({error}); copy them again."
+                f"The weights of {str(pretrained_model_name_or_path)!r} are truncated or corrupt; copy them again. "
+                f"({error})"
             ) from error
         mismatched = [
             f"{key}: {tuple(saved)} saved, {tuple(own)} expected" for key, saved, own in info["mismatched_keys"]
@@ -108,7 +109,7 @@ class CheckpointMixin:
         report = [f"{kind}: {', '.join(sorted(names))}" for kind, names in problems.items() if names]
         if report:
             raise ValueError(
-                f"The weights of {pretrained_model_name_or_path!r} do not fit its configuration. Tensors "
+                f"The weights of {str(pretrained_model_name_or_path)!r} do not fit its configuration. Tensors "
                 + "; ".join(report)
             )
         for parameter in model.parameters():  # mapped files are unaligned, and CPU kernels then round differently
@@ -139,6 +140,8 @@ class CheckpointMixin:
         elif not processor.statistics:
             raise ValueError("A model is not saved without statistics, as it could not act; set processor.statistics.")
         folder = Path(save_directory).absolute()
+        if folder.is_file():
+            raise ValueError(f"{str(save_directory)!r} is a file; a checkpoint needs a folder.")
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as staging:
             if processor is not None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from instructvla import ActionContext
 from instructvla.nano import NANO_STATISTICS, nano_processor, untrained_nano
 from tests.parity import relative_error
 
@@ -348,6 +349,10 @@ BAD_CALLS = {
     "max_new_tokens is 2.5": {"max_new_tokens": 2.5},
     "max_new_tokens is None": {"max_new_tokens": None},
     "Got 2 generators for 1 rows": {"generator": [torch.Generator(), torch.Generator()]},
+    "noise must be finite": {"noise": torch.full((1, 16, 7), torch.nan)},
+    "generator is 3, but it must be a torch.Generator": {"generator": 3},
+    "think is 'no', but it must be True, False or None": {"think": "no"},
+    "lone surrogate": {"text": "a\ud800"},
     "non-empty": {"text": "  "},
     "control tokens": {"text": "open <new_token_3>"},
     "what follows up to 4077, but the model reads at most 4096": {"max_new_tokens": 4060},
@@ -362,6 +367,38 @@ def test_bad_call_is_refused_before_the_model_runs(model, message):
     with pytest.raises(ValueError, match=message):
         model.generate_action(**({"images": picture(), "text": TEXT} | BAD_CALLS[message]))
     assert language == []
+
+
+@pytest.mark.parametrize("call", ["generate_action", "decode_action"])
+def test_a_context_of_another_model_or_kind_is_refused(model, call):
+    def use(context):
+        arguments = {"text": TEXT} if call == "generate_action" else {}
+        return getattr(model, call)(images=picture(), context=context, **arguments)
+
+    narrow = ActionContext([TEXT], [None], [None], torch.zeros(1, 8, 192))
+    with pytest.raises(
+        ValueError, match=r"latent actions are \(1, 8, 192\), but they must be \(batch, \*\(16, 192\)\)"
+    ):
+        use(narrow)
+    with pytest.raises(ValueError, match="context is a dict; give the `context` of an earlier output"):
+        use({"response": "Yes."})
+
+
+def test_contexts_made_by_hand_are_checked(model):
+    by_hand = ActionContext([TEXT], ["Yes."], [[500]], torch.zeros(1, 16, 192))
+    assert model.generate_action(picture(), TEXT, context=by_hand).context.response_ids == ((500,),)
+    with pytest.raises(ValueError, match="one entry per row"):
+        ActionContext([TEXT, TEXT], [None], [None], torch.zeros(1, 16, 192))
+    with pytest.raises(ValueError, match="every row of an ActionContext has a response, or none"):
+        ActionContext([TEXT, TEXT], [None, "Yes."], [None, [500]], torch.zeros(2, 16, 192))
+
+
+def test_a_tokenizer_that_pads_on_the_right_changes_nothing(model):
+    images, texts, noise = [picture(0), picture(1)], BATCH_TEXTS[:2], torch.cat([NOISE, NOISE])
+    expected = model.generate_action(images, texts, noise=noise, max_new_tokens=4)
+    model.processor.tokenizer.padding_side = "right"
+    actual = model.generate_action(images, texts, noise=noise, max_new_tokens=4)
+    assert torch.equal(actual.latent_actions, expected.latent_actions)
 
 
 def test_thinking_on_a_reused_latent_is_refused(model):

@@ -37,8 +37,8 @@ PUBLISH = (
 
     loaded = AutoModel.from_pretrained("org/nano")
     model.processor.statistics["untrained"]["action"]["q99"][0] = 9.0
-    model.push_to_hub("org/nano", revision="other")
-    model.push_to_hub("org/nano")
+    model.push_to_hub("org/nano", revision="other")  # in one file, over shards
+    model.push_to_hub("org/nano", max_shard_size="8MB")
     assert x_limit(loaded) == 0.05, "the processor is of another revision than the weights"
     assert x_limit(AutoModel.from_pretrained("org/nano", revision="other")) == 9.0
 """
@@ -82,6 +82,8 @@ def test_published_model_loads_by_id_without_the_package_and_gives_bit_equal_act
     assert {"modeling_instructvla.py", "processing_instructvla.py", "action_expert.py"} <= set(files)
     assert sum(name.endswith(".safetensors") for name in files) > 1
     assert "__init__.py" not in files
+    other = hub.repos["models", "org/nano"].resolve("other").files
+    assert [name for name in other if ".safetensors" in name] == ["model.safetensors"]
     card = files["README.md"].content.decode()
     assert 'from_pretrained("org/nano"' in card
     assert "$" not in card

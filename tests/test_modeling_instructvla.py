@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
-from transformers import AutoModel, AutoModelForImageTextToText, SiglipVisionConfig
+from transformers import DynamicCache, SiglipVisionConfig
 
 from instructvla import InstructVLAConfig, InstructVLAForConditionalGeneration
-from instructvla.nano import nano_processor, untrained_nano
+from instructvla.nano import untrained_nano
 from tests.parity import FIXTURES, language_weights, load_fixture, qwen2_config, relative_error, weights
 
 TOLERANCE = 1e-4  # float32, as the golden tensors' README asks
@@ -327,86 +326,6 @@ def test_beams_with_several_images_in_a_prompt_are_refused(nano):
         nano.generate(**inputs, max_new_tokens=2, num_beams=2)
 
 
-def test_other_cache_implementations_are_refused(nano):
-    with pytest.raises(ValueError, match="cache_implementation is 'static'"):
-        nano.generate(input_ids=torch.tensor([[5, 6]]), max_new_tokens=2, cache_implementation="static")
-
-
-# Loading and saving
-
-
-@pytest.fixture(scope="module")
-def checkpoint(nano, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("nano")
-    nano.save_pretrained(folder)
-    return folder
-
-
-@pytest.mark.parametrize("auto_class", [AutoModel, AutoModelForImageTextToText, InstructVLAForConditionalGeneration])
-def test_checkpoint_holds_weights_processor_code_and_card_and_loads_exactly(nano, checkpoint, auto_class):
-    names = {path.name for path in checkpoint.iterdir()}
-    assert {"model.safetensors", "config.json", "processor_config.json", "README.md", "tokenizer.json"} <= names
-    assert {"modeling_instructvla.py", "configuration_instructvla.py", "processing_instructvla.py"} <= names
-    model = auto_class.from_pretrained(checkpoint)
-    assert not model.training
-    for (name, saved), (loaded_name, loaded) in zip(nano.state_dict().items(), model.state_dict().items(), strict=True):
-        assert name == loaded_name
-        assert torch.equal(saved, loaded)
-    actions = [m.generate_action(picture(), "pick it up", noise=torch.ones(1, 16, 7)).actions for m in (nano, model)]
-    assert torch.equal(*actions)
-
-
-def test_large_checkpoints_are_sharded_and_load(nano, tmp_path):
-    nano.save_pretrained(tmp_path, max_shard_size="4MB")
-    assert len(list(tmp_path.glob("model-*.safetensors"))) > 2
-    model = InstructVLAForConditionalGeneration.from_pretrained(tmp_path)
-    assert torch.equal(model.language_model.lm_head.weight, nano.language_model.lm_head.weight)
-
-
-def tampered(checkpoint, folder, change) -> None:
-    for path in checkpoint.iterdir():
-        if path.is_file():
-            (folder / path.name).write_bytes(path.read_bytes())
-    tensors = load_file(folder / "model.safetensors")
-    change(tensors)
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-
-
-TAMPERINGS = {
-    "missing: language_model.norm.weight": lambda tensors: tensors.pop("language_model.norm.weight"),
-    "unexpected: future_queries": lambda tensors: tensors.update(future_queries=torch.ones(2)),
-    r"of another size: projector.norm.bias: \(3,\) saved, \(512,\) expected": lambda tensors: tensors.update(
-        {"projector.norm.bias": torch.ones(3)}
-    ),
-}
-
-
-@pytest.mark.parametrize("message", TAMPERINGS)
-def test_weights_that_do_not_fit_are_refused_by_name(checkpoint, tmp_path, message):
-    tampered(checkpoint, tmp_path, TAMPERINGS[message])
-    with pytest.raises(ValueError, match=message):
-        InstructVLAForConditionalGeneration.from_pretrained(tmp_path)
-
-
-def test_mismatched_sizes_can_not_be_waved_through(checkpoint):
-    with pytest.raises(ValueError, match="would leave weights random"):
-        InstructVLAForConditionalGeneration.from_pretrained(checkpoint, ignore_mismatched_sizes=True)
-
-
-def test_model_without_a_processor_says_so(checkpoint, tmp_path):
-    with pytest.raises(ValueError, match="assign model.processor"):
-        _ = InstructVLAForConditionalGeneration(InstructVLAConfig.nano()).processor
-    tampered(checkpoint, tmp_path, lambda tensors: None)
-    (tmp_path / "processor_config.json").unlink()
-    with pytest.raises(ValueError, match="has no processor_config.json"):
-        _ = InstructVLAForConditionalGeneration.from_pretrained(tmp_path).processor
-
-
-def test_processor_of_another_model_is_refused(nano):
-    with pytest.raises(ValueError, match="num_image_tokens is 4, but the model needs 16"):
-        nano.processor = nano_processor(num_image_tokens=4)
-
-
 def test_several_sequences_need_one_image_in_each_prompt_and_not_just_as_many_images(nano):
     encode = nano.processor.apply_chat_template
     conversations = [CONVERSATIONS["two images"], CONVERSATIONS["text only"]]
@@ -415,22 +334,25 @@ def test_several_sequences_need_one_image_in_each_prompt_and_not_just_as_many_im
         nano.generate(**inputs, max_new_tokens=2, do_sample=True, num_return_sequences=2)
 
 
-def test_processor_is_found_when_the_working_directory_changes(checkpoint, tmp_path, monkeypatch):
-    monkeypatch.chdir(checkpoint.parent)
-    model = InstructVLAForConditionalGeneration.from_pretrained(checkpoint.name)
-    monkeypatch.chdir(tmp_path)
-    assert model.processor.statistics
+def test_other_cache_implementations_are_refused(nano):
+    with pytest.raises(ValueError, match="cache_implementation is 'static'"):
+        nano.generate(input_ids=torch.tensor([[5, 6]]), max_new_tokens=2, cache_implementation="static")
 
 
-def test_saving_does_not_publish_half_a_checkpoint(nano, tmp_path):
-    with pytest.raises(ValueError, match="call model.push_to_hub"):
-        nano.save_pretrained(tmp_path / "out", push_to_hub=True)
-    assert not (tmp_path / "out").exists()
+def test_a_cache_without_the_base_pass_is_refused_in_stage_two(nano):
+    with pytest.raises(ValueError, match="must be a cache from model.language_model.new_cache"):
+        nano(input_ids=torch.tensor([[5, 6]]), past_key_values=DynamicCache(), use_cache=True)
 
 
-def test_saving_without_statistics_writes_nothing(tmp_path):
-    model = untrained_nano()
-    model.processor = nano_processor(statistics=None, control_rate_hz=None)
-    with pytest.raises(ValueError, match="statistics"):
-        model.save_pretrained(tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+SHAPES = {
+    r"actions has shape \(2, 8, 7\), but it must be \(2, 16, 7\)": {"actions": torch.zeros(2, 8, 7)},
+    r"action_mask has shape \(1, 8\), but it must be \(2, 16\)": {"action_mask": torch.ones(1, 8).bool()},
+    r"labels has shape \(2, 3\)": {"labels": torch.zeros(2, 3).long()},
+    r"flow_time has shape \(1,\), but it must be \(2,\)": {"flow_time": torch.zeros(1)},
+}
+
+
+@pytest.mark.parametrize("message", SHAPES)
+def test_targets_of_another_shape_are_refused(nano, message):
+    with pytest.raises(ValueError, match=message):
+        nano(**(training_batch(nano) | SHAPES[message]))
