@@ -325,11 +325,10 @@ class ActionGenerationMixin:
         """Refuse what is no context of this model, or one that was made for other instructions."""
         if not hasattr(context, "response_ids"):
             raise ValueError(f"context is a {type(context).__name__}; give the `context` of an earlier output.")
-        latent, shape = context.latent_actions, (self.config.num_action_queries, self.config.text_config.hidden_size)
-        if tuple(latent.shape[1:]) != shape:
-            raise ValueError(
-                f"The context's latent actions are {tuple(latent.shape)}, but they must be (batch, *{shape})."
-            )
+        queries, size = self.config.num_action_queries, self.config.text_config.hidden_size
+        shape = tuple(context.latent_actions.shape)
+        if shape[1:] != (queries, size):
+            raise ValueError(f"The context's latent actions are {shape}, but they must be (batch, {queries}, {size}).")
         if text is not None and context.instruction != as_rows(text):
             raise ValueError(
                 f"The context was made for {list(context.instruction)!r}, but the instruction is "
