@@ -126,7 +126,7 @@ class InstructVLAConfig(PreTrainedConfig):
     Args:
         vision_config: the VLM's SigLIP tower.
         text_config: the Qwen2 language model; its vocabulary includes the action queries.
-        projector, action_vision_config, action_expert_config, adapter_config, flow_config: see `configuration_sections`.
+        projector, action_vision_config, action_expert_config, adapter_config, flow_config: `configuration_sections`.
         num_action_queries: N, the number of action queries.
         horizon: H, the number of actions in a chunk.
         action_dim: dimensions of one action.
