@@ -1,6 +1,7 @@
 """Checkpoints: one folder or repository with weights, processor, code and card, loaded strictly and saved whole."""
 
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -19,6 +20,7 @@ except ImportError:
 
 logger = logging.get_logger(__name__)
 
+WEIGHT_FILE = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
 WEIGHT_FILES = ["model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json"]
 CPU_ALIGNMENT = 64  # bytes, of torch's own allocations
 HUB_ARGUMENTS = ("revision", "cache_dir", "token", "local_files_only", "force_download", "subfolder")
@@ -43,8 +45,8 @@ class CheckpointMixin:
             )
             if found is None:
                 raise ValueError(
-                    f"{name!r} has no processor_config.json: without a processor the model can't read images or scale "
-                    "actions. Assign model.processor, and save the model again to keep it."
+                    f"{name!r} has no processor_config.json (or, offline, not in the cache): without a processor the "
+                    "model can't read images or scale actions. Assign model.processor, and save the model again."
                 )
             is_remote = type(self).__module__.startswith("transformers_modules.")
             try:
@@ -85,6 +87,9 @@ class CheckpointMixin:
         if kwargs.pop("ignore_mismatched_sizes", False):
             raise ValueError("ignore_mismatched_sizes=True would leave weights random; convert the checkpoint instead.")
         source = {name: kwargs[name] for name in HUB_ARGUMENTS if kwargs.get(name) is not None}
+        if pretrained_model_name_or_path is not None:
+            name, source = pinned_source(os.fspath(pretrained_model_name_or_path), source)
+            kwargs |= source
         try:
             model, info = super().from_pretrained(
                 pretrained_model_name_or_path,
@@ -116,7 +121,7 @@ class CheckpointMixin:
             if parameter.device.type == "cpu" and parameter.data_ptr() % CPU_ALIGNMENT:
                 parameter.data = parameter.data.clone()
         if pretrained_model_name_or_path is not None:
-            model._processor_source = pinned_source(os.fspath(pretrained_model_name_or_path), source)
+            model._processor_source = (name, source)
         return (model, info) if output_loading_info else model
 
     def save_pretrained(
@@ -139,17 +144,22 @@ class CheckpointMixin:
             logger.warning("Saving a model without a processor: it can't act until model.processor is assigned.")
         elif not processor.statistics:
             raise ValueError("A model is not saved without statistics, as it could not act; set processor.statistics.")
-        folder = Path(save_directory).absolute()
+        folder = Path(save_directory).resolve()
         if folder.is_file():
             raise ValueError(f"{str(save_directory)!r} is a file; a checkpoint needs a folder.")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as staging:
-            if processor is not None:
-                processor.save_pretrained(staging)
-            if write_model_card is not None:
-                write_model_card(self, staging, folder.name)
-            super().save_pretrained(staging, **arguments)
-            replace_checkpoint(Path(staging), folder)
+        is_new = not folder.exists()
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with tempfile.TemporaryDirectory(prefix=".saving.", dir=folder) as staging:
+                if processor is not None:
+                    processor.save_pretrained(staging)
+                if write_model_card is not None:
+                    write_model_card(self, staging, folder.name)
+                super().save_pretrained(staging, **arguments)
+                replace_checkpoint(Path(staging), folder)
+        finally:
+            if is_new and not any(folder.iterdir()):
+                folder.rmdir()
 
     def push_to_hub(
         self,
@@ -200,13 +210,16 @@ def pinned_source(name: str, hub_arguments: dict) -> tuple[str, dict]:
 
 
 def replace_checkpoint(staging: Path, folder: Path) -> None:
-    """Move a whole new checkpoint over an old one. The configuration goes first and comes last, so that an interrupted
-    move leaves a folder that does not load; shards of the old checkpoint go with it, other files stay."""
-    folder.mkdir(exist_ok=True)
+    """Move a whole new checkpoint over an old one in the same file system.
+
+    The configuration goes first and comes last, so that an interrupted move leaves a folder that does not load. The old
+    checkpoint's weights and processor go with it; other files stay.
+    """
     new = sorted(staging.iterdir(), key=lambda path: path.name == "config.json")
-    old_weights = [path for pattern in WEIGHT_FILES for path in folder.glob(pattern)]
-    saves_weights = any(path.name.startswith("model") and path.suffix == ".safetensors" for path in new)
-    for path in [folder / "config.json", *(old_weights if saves_weights else [])]:
+    old = [folder / "config.json", folder / "processor_config.json"]
+    if any(WEIGHT_FILE.fullmatch(path.name) for path in new):
+        old += [path for path in folder.iterdir() if WEIGHT_FILE.fullmatch(path.name)]
+    for path in old:
         path.unlink(missing_ok=True)
     for path in new:
         target = folder / path.name

@@ -1,5 +1,6 @@
 """Configuration of InstructVLA: the library's sub-configurations, our sections, and what must fit between them."""
 
+import copy
 import difflib
 from dataclasses import asdict
 from typing import Any, ClassVar
@@ -46,6 +47,16 @@ LIBRARY_KEYS = {
 }
 
 
+# Fields that another given field stands for or decides.
+DERIVED = {"layer_types": None, "rope_parameters": {"rope_theta", "rope_scaling"}, "scheduler_kwargs": {"scheduler"}}
+
+
+def merged(base: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """`given` over `base`, less what in `base` follows from a field that is given anew."""
+    stale = {name for name, sources in DERIVED.items() if sources is None or sources & given.keys()}
+    return {name: value for name, value in base.items() if name not in stale} | given
+
+
 def library_config(value: Any, field: str, default: PreTrainedConfig) -> PreTrainedConfig:
     """A transformers configuration given as itself, as (a part of) its JSON form, or as None for the default."""
     config_class = type(default)
@@ -53,15 +64,16 @@ def library_config(value: Any, field: str, default: PreTrainedConfig) -> PreTrai
         value is None or isinstance(value, (dict, config_class)), field, value, f"a {config_class.__name__} or a dict"
     )
     if isinstance(value, config_class):
-        return value
+        return copy.deepcopy(value)
     if value is None:
         return default
-    for name in value:
-        if name not in default.to_dict() and (nearest := difflib.get_close_matches(name, default.to_dict(), 1, 0.85)):
+    own_fields = set(config_class.__dataclass_fields__) - set(PreTrainedConfig.__dataclass_fields__)
+    for name in set(value) - own_fields:
+        if nearest := difflib.get_close_matches(name, own_fields, n=1, cutoff=0.85):
             raise ValueError(f"{field}.{name} is not a field. Did you mean {nearest[0]!r}?")
-    base = {key: known for key, known in default.to_dict().items() if key != "layer_types"}  # follows from the others
+    given = {name: part for name, part in value.items() if name != "attn_implementation"}  # the whole model's to say
     try:
-        return config_class(**(base | value))
+        return config_class(**merged(default.to_dict(), given))
     except StrictDataclassError as error:
         raise ValueError(f"{field} does not make a {config_class.__name__}: {error}") from error
 
@@ -190,7 +202,7 @@ class InstructVLAConfig(PreTrainedConfig):
         overrides = {name: kwargs.pop(name) for name in cls.own_fields() & kwargs.keys()}
         for name, value in overrides.items():
             if isinstance(value, dict) and isinstance(config_dict.get(name), dict):
-                overrides[name] = config_dict[name] | value
+                overrides[name] = merged(config_dict[name], value)
         return super().from_dict(config_dict | overrides, **kwargs)
 
     def to_dict(self) -> dict[str, Any]:
@@ -243,6 +255,8 @@ class InstructVLAConfig(PreTrainedConfig):
         self.require(
             not self.tie_word_embeddings, "tie_word_embeddings", "False: input and output embeddings are apart"
         )
+        tied = text.tie_word_embeddings
+        require(not tied, "text_config.tie_word_embeddings", tied, "False: input and output embeddings are apart")
         require(not text.use_sliding_window, "text_config.use_sliding_window", True, "False: attention is full")
         ends = self.end_of_turn_ids
         ended = len(ends) > 0 and all(is_token_id(end, vocabulary) for end in ends)

@@ -8,6 +8,7 @@ Nothing is kept in the model between calls: what a caller wants to reuse is in t
 """
 
 from dataclasses import dataclass
+from numbers import Integral
 
 import torch
 from diffusers.utils.torch_utils import randn_tensor
@@ -15,7 +16,7 @@ from transformers import DynamicCache
 from transformers.utils import ModelOutput
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ActionContext:
     """What the VLM made of one call, for the caller to reuse in later ones.
 
@@ -32,8 +33,10 @@ class ActionContext:
     latent_actions: torch.Tensor
 
     def __post_init__(self):
+        if not isinstance(self.latent_actions, torch.Tensor):
+            raise ValueError(f"latent_actions is a {type(self.latent_actions).__name__}, but it must be a tensor.")
         for name in ("instruction", "response", "response_ids"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+            object.__setattr__(self, name, as_rows(getattr(self, name)))
         sizes = {name: len(getattr(self, name)) for name in self.__dataclass_fields__}
         if len(set(sizes.values())) != 1:
             raise ValueError(f"Every part of an ActionContext has one entry per row; got {sizes}.")
@@ -143,7 +146,9 @@ class ActionGenerationMixin:
             response_ids, latent_actions = self.think(prompt, mask, max_new_tokens)
         else:
             response_ids = known or [None] * len(prompt)
-            turns = [self.assistant_turn(ids) for ids in response_ids]
+            turns = [
+                self.assistant_turn(self.without_trailing_space(list(ids)) if ids else ids) for ids in response_ids
+            ]
             latent_actions = self.decode_queries(turns, mask, prompt=prompt)
         return ActionContext(
             instruction=as_rows(text),
@@ -329,6 +334,12 @@ class ActionGenerationMixin:
         shape = tuple(context.latent_actions.shape)
         if shape[1:] != (queries, size):
             raise ValueError(f"The context's latent actions are {shape}, but they must be (batch, {queries}, {size}).")
+        forbidden = {*self.stop_token_ids, self.config.image_token_id}
+        for token in (token for ids in context.response_ids for token in ids or ()):
+            if not isinstance(token, int) or not 0 <= token < self.config.text_config.vocab_size or token in forbidden:
+                raise ValueError(
+                    f"The context's response_ids hold {token!r}, which no response of this model can hold."
+                )
         if text is not None and context.instruction != as_rows(text):
             raise ValueError(
                 f"The context was made for {list(context.instruction)!r}, but the instruction is "
@@ -351,7 +362,7 @@ class ActionGenerationMixin:
 
 
 def require_positive_integer(name: str, value) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name} is {value!r}, but it must be an integer of at least 1.")
 
 

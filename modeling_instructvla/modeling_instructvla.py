@@ -70,7 +70,6 @@ class InstructVLAForConditionalGeneration(ActionGenerationMixin, CheckpointMixin
         self._processor = None
         self._processor_source: tuple[str, dict] | None = None
         self.post_init()
-        self.generation_config.suppress_tokens = [config.image_token_id]  # an answer holds no picture
         self.eval()
 
     def _init_weights(self, module: nn.Module):
@@ -168,7 +167,10 @@ class InstructVLAForConditionalGeneration(ActionGenerationMixin, CheckpointMixin
         if "inputs_embeds" in given and given & {"pixel_values", "actions"}:
             raise ValueError("inputs_embeds takes no pixel_values or actions; give input_ids with them.")
         if ("actions" in given) != ("action_pixel_values" in given):
-            raise ValueError("actions and action_pixel_values go together: the flow loss needs both.")
+            raise ValueError(
+                "actions and action_pixel_values go together: the flow loss needs both. To act, call generate_action; "
+                "to chat, give what processor.prompt_inputs or apply_chat_template returns."
+            )
         config, takes_state = self.config, self.config.state_dim is not None
         if ("state" in given) != (takes_state and "actions" in given):
             needed = f"with actions it needs one of {config.state_dim} values" if takes_state else "it takes none"
@@ -243,6 +245,8 @@ class InstructVLAForConditionalGeneration(ActionGenerationMixin, CheckpointMixin
 
     def prepare_inputs_for_generation(self, input_ids, past_key_values=None, pixel_values=None, **kwargs):
         inputs = super().prepare_inputs_for_generation(input_ids, past_key_values=past_key_values, **kwargs)
+        for name in ("tokenizer", "action_pixel_values", "state"):  # of the stopping criteria and of the action expert
+            inputs.pop(name, None)
         if past_key_values is None or past_key_values.get_seq_length() == 0:
             inputs["pixel_values"] = pixel_values
         return inputs
@@ -253,6 +257,10 @@ class InstructVLAForConditionalGeneration(ActionGenerationMixin, CheckpointMixin
                 f"cache_implementation is {generation_config.cache_implementation!r}, but InstructVLA has its own "
                 "dynamic cache; leave the argument out."
             )
+        if generation_config.output_hidden_states or generation_config.output_attentions:
+            raise ValueError("generate gives no hidden states or attentions; call the model itself for hidden states.")
+        suppressed = {*(generation_config.suppress_tokens or []), self.config.image_token_id}
+        generation_config.suppress_tokens = sorted(suppressed)  # an answer holds no picture
         if generation_config.use_cache and model_kwargs.get("past_key_values") is None:
             model_kwargs["past_key_values"] = self.language_model.new_cache()
 

@@ -178,6 +178,39 @@ def test_an_interrupted_move_leaves_a_folder_that_does_not_load(nano, tmp_path, 
         AutoModel.from_pretrained(tmp_path)
 
 
+def test_a_linked_folder_keeps_its_link(nano, tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "robot").symlink_to(tmp_path / "disk")
+    nano.save_pretrained(tmp_path / "robot")
+    another_model().save_pretrained(tmp_path / "robot")
+    assert (tmp_path / "robot").is_symlink()
+    assert holds(tmp_path / "disk", another_model())
+
+
+def test_a_failed_first_save_leaves_no_folder(nano, tmp_path, monkeypatch):
+    def full_disk(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("transformers.modeling_utils.safe_save_file", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        nano.save_pretrained(tmp_path / "robot")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_without_processor_does_not_inherit_the_one_it_overwrites(nano, tmp_path):
+    nano.save_pretrained(tmp_path)
+    InstructVLAForConditionalGeneration(InstructVLAConfig.nano()).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="has no processor_config.json"):
+        _ = InstructVLAForConditionalGeneration.from_pretrained(tmp_path).processor
+
+
+def test_only_files_of_the_same_kind_are_replaced(nano, tmp_path):
+    nano.save_pretrained(tmp_path)
+    (tmp_path / "model-best-of-3.safetensors").write_bytes(b"kept")
+    nano.save_pretrained(tmp_path)
+    assert (tmp_path / "model-best-of-3.safetensors").read_bytes() == b"kept"
+
+
 def test_a_file_in_the_place_of_the_folder_is_refused(nano, tmp_path):
     (tmp_path / "robot").write_text("a file")
     with pytest.raises(ValueError, match="is a file"):

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from transformers import AutoConfig, Qwen2Config
+from transformers import AutoConfig, Qwen2Config, SiglipVisionConfig
 
 from instructvla import InstructVLAConfig
 from instructvla.configuration_sections import ActionExpertConfig, AdapterConfig, FlowConfig
@@ -73,6 +73,11 @@ BAD_VALUES = [
     ({"text_config": {"eos_token_id": None}}, "text_config.eos_token_id is None"),
     ({"text_config": {"use_sliding_window": True}}, "text_config.use_sliding_window is True"),
     ({"tie_word_embeddings": True}, "tie_word_embeddings is True"),
+    ({"text_config": {"tie_word_embeddings": True}}, "text_config.tie_word_embeddings is True"),
+    ({"text_config": {"num_attention_heads": 5}}, "text_config.num_attention_heads is 5"),
+    ({"vision_config": {"hidden_size": -1}}, "vision_config.hidden_size is -1"),
+    ({"num_action_queries": 5000}, "num_action_queries is 5000"),
+    ({"flow_config": {"scheduler_kwargs": {"foo": 1}}}, "flow_config.scheduler_kwargs is {'foo': 1}"),
     ({"query_token_id": "5"}, "query_token_id is '5'"),
     ({"image_token_id": None}, "image_token_id is None"),
     ({"image_token_id": 5.5}, "image_token_id is 5.5"),
@@ -118,6 +123,44 @@ def test_part_of_a_library_configuration_changes_that_part_alone():
 def test_what_a_library_configuration_refuses_is_a_value_error_too():
     with pytest.raises(ValueError, match=r"(?s)text_config does not make a Qwen2Config: .*hidden_size"):
         InstructVLAConfig.nano(text_config={"hidden_size": "wide"})
+
+
+def test_older_names_of_a_library_configuration_win_over_our_defaults():
+    assert InstructVLAConfig(text_config={"rope_theta": 1e4}).text_config.rope_parameters["rope_theta"] == 1e4
+
+
+def test_a_full_dump_of_an_older_transformers_is_accepted():
+    """As in Eagle2's own files: keys of transformers 4, and a backend that is the whole model's to choose."""
+    dump = {
+        "model_type": "qwen2",
+        "vocab_size": 151738,
+        "rope_theta": 1000000.0,
+        "tie_encoder_decoder": False,
+        "tie_word_embeddings": False,
+        "attn_implementation": "flash_attention_2",
+        "torch_dtype": "bfloat16",
+        "use_bfloat16": False,
+        "pruned_heads": {},
+        "sliding_window": 32768,
+        "use_sliding_window": False,
+    }
+    config = InstructVLAConfig(text_config=dump)
+    assert config.text_config._attn_implementation != "flash_attention_2"
+    assert config.text_config.rope_parameters["rope_theta"] == 1e6
+
+
+def test_a_configuration_given_as_an_object_is_not_changed():
+    vision = SiglipVisionConfig(image_size=448, patch_size=14)
+    assert not InstructVLAConfig(vision_config=vision).vision_config.vision_use_head
+    assert vision.vision_use_head
+
+
+def test_overrides_take_along_what_follows_from_them(tmp_path):
+    InstructVLAConfig.nano().save_pretrained(tmp_path)
+    fewer = InstructVLAConfig.from_pretrained(tmp_path, text_config={"num_hidden_layers": 2})
+    assert (fewer.text_config.num_hidden_layers, fewer.text_config.hidden_size) == (2, 192)
+    heun = InstructVLAConfig.from_pretrained(tmp_path, flow_config={"scheduler": "FlowMatchHeunDiscreteScheduler"})
+    assert heun.flow_config.scheduler_kwargs == {}
 
 
 def test_overrides_at_loading_are_merged_and_checked(tmp_path):

@@ -1,5 +1,6 @@
 """Acting: what each call computes (counts), and that no reuse, batch or thread changes what comes out."""
 
+import copy
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -367,6 +368,21 @@ def test_bad_call_is_refused_before_the_model_runs(model, message):
     with pytest.raises(ValueError, match=message):
         model.generate_action(**({"images": picture(), "text": TEXT} | BAD_CALLS[message]))
     assert language == []
+
+
+@pytest.mark.parametrize("token", [2048, -1, 1.5, 2031, 2040, 2028])
+def test_a_context_with_tokens_that_no_response_has_is_refused(model, token):
+    by_hand = ActionContext([TEXT], ["Yes."], [[500, token]], torch.zeros(1, 16, 192))
+    with pytest.raises(ValueError, match=f"hold {token}, which no response of this model has"):
+        model.generate_action(picture(), TEXT, context=by_hand)
+
+
+def test_a_context_is_a_value_that_copies(model):
+    context = ActionContext("go", [None], [None], torch.zeros(1, 16, 192))
+    assert context.instruction == ("go",)
+    assert copy.deepcopy(context).instruction == context.instruction
+    with pytest.raises(ValueError, match="latent_actions is a NoneType"):
+        ActionContext("go", [None], [None], None)
 
 
 @pytest.mark.parametrize("call", ["generate_action", "decode_action"])

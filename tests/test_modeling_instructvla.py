@@ -334,6 +334,25 @@ def test_several_sequences_need_one_image_in_each_prompt_and_not_just_as_many_im
         nano.generate(**inputs, max_new_tokens=2, do_sample=True, num_return_sequences=2)
 
 
+def test_an_answer_holds_no_image_token_whatever_else_is_suppressed():
+    model = untrained_nano()
+    model.language_model.lm_head = torch.nn.Linear(192, 2048)
+    torch.nn.init.zeros_(model.language_model.lm_head.weight)
+    with torch.no_grad():
+        model.language_model.lm_head.bias.zero_()
+        model.language_model.lm_head.bias[[5, 6, model.config.image_token_id]] = torch.tensor([2.0, 1.0, 3.0])
+    tokens = model.generate(input_ids=torch.tensor([[7]]), max_new_tokens=3, do_sample=False, suppress_tokens=[5])
+    assert tokens.tolist() == [[7, 6, 6, 6]]
+
+
+def test_generate_takes_what_the_processor_gives_and_stops_at_a_string(nano):
+    inputs = nano.processor(images=picture(), text="pick it up")
+    tokens = nano.generate(
+        **inputs, max_new_tokens=3, do_sample=False, stop_strings=["zzzz"], tokenizer=nano.processor.tokenizer
+    )
+    assert tokens.shape[1] > inputs["input_ids"].shape[1]
+
+
 def test_other_cache_implementations_are_refused(nano):
     with pytest.raises(ValueError, match="cache_implementation is 'static'"):
         nano.generate(input_ids=torch.tensor([[5, 6]]), max_new_tokens=2, cache_implementation="static")
