@@ -373,7 +373,7 @@ def test_bad_call_is_refused_before_the_model_runs(model, message):
 @pytest.mark.parametrize("token", [2048, -1, 1.5, 2031, 2040, 2028])
 def test_a_context_with_tokens_that_no_response_has_is_refused(model, token):
     by_hand = ActionContext([TEXT], ["Yes."], [[500, token]], torch.zeros(1, 16, 192))
-    with pytest.raises(ValueError, match=f"hold {token}, which no response of this model has"):
+    with pytest.raises(ValueError, match=f"hold {token}, which no response of this model can hold"):
         model.generate_action(picture(), TEXT, context=by_hand)
 
 
