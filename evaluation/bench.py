@@ -5,6 +5,7 @@ Every pair is timed alternately on the same model and input, and its two results
 
 import copy
 import json
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -190,12 +191,16 @@ def main(
     tokens: Annotated[int, typer.Option(min=1, help="longest response; random weights may stop earlier")] = 20,
     repeats: Annotated[int, typer.Option(min=1)] = 3,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of torch")] = 2,
-    output: Annotated[Path | None, typer.Option(help="also write the numbers as JSON")] = None,
+    output: Annotated[Path | None, typer.Option(dir_okay=False, help="also write the numbers as JSON")] = None,
 ) -> None:
     """Print the time of each stage, and of each reuse against going without it."""
     sizes = {"nano": untrained_nano, "mid": mid_size}
     if size not in sizes:
         raise typer.BadParameter(f"{size!r} is unknown; choose {' or '.join(sizes)}", param_hint="--size")
+    if output is not None and not os.access(output.absolute().parent, os.W_OK):
+        raise typer.BadParameter(
+            f"{str(output)!r} is in no folder that can be written; make it first", param_hint="--output"
+        )
     torch.set_num_threads(threads)
     bench = Bench(sizes[size](), tokens)
     parameters = sum(parameter.numel() for parameter in bench.model.parameters()) / 1e6

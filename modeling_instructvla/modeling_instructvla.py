@@ -82,8 +82,6 @@ class InstructVLAForConditionalGeneration(ActionGenerationMixin, CheckpointMixin
             for embedding in (module.cls_token, module.reg_token, module.pos_embed):
                 init.normal_(embedding, std=0.02)
 
-    # Forward
-
     def forward(
         self,
         input_ids: torch.Tensor | None = None,
@@ -228,8 +226,6 @@ class InstructVLAForConditionalGeneration(ActionGenerationMixin, CheckpointMixin
                 f"Rows have {places.sum(dim=1).tolist()} action queries, but with actions each row needs {queries}."
             )
         return hidden[places].view(len(hidden), queries, -1)
-
-    # Plain generation (GenerationMixin)
 
     def get_input_embeddings(self) -> nn.Module:
         return self.language_model.embed_tokens

@@ -17,10 +17,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 # What Pillow raises on truncated, corrupt or oversized files, whatever the format.
 DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
-DEEP_MODES = (
-    "I",
-    "F",
-)  # 16- and 32-bit modes (also "I;16" and its byte orders), which conversion to RGB would saturate
+# 16- and 32-bit modes (also "I;16" and its byte orders), which conversion to RGB would saturate.
+DEEP_MODES = ("I", "F")
 CHANNELS = (1, 3, 4)
 MAX_ASPECT_RATIO = 1000  # the released crop enlarges the short side first: beyond this it would take gigabytes
 

@@ -268,7 +268,10 @@ def write_tokenizer(folder: Path) -> None:
 @app.command()
 def main(output: Annotated[Path, typer.Option(help="Folder to write.")] = DEFAULT_FOLDER) -> None:
     """Write the nano tokenizer."""
-    write_tokenizer(output)
+    try:
+        write_tokenizer(output)
+    except OSError as error:
+        raise typer.BadParameter(f"{str(output)!r} can't be written ({error}); give another folder") from error
     typer.echo(f"{VOCABULARY_SIZE} ids written to {output}")
 
 

@@ -131,8 +131,6 @@ class InstructVLAProcessor(ProcessorMixin):
             )
         return super().from_args_and_dict(args, processor_dict, **kwargs)
 
-    # Construction checks
-
     def _check_sizes(self) -> None:
         counts = ["num_image_tokens", "num_action_queries", "image_size", "action_image_size", "action_dim"]
         for field in counts if self.state_dim is None else [*counts, "state_dim"]:
@@ -168,8 +166,6 @@ class InstructVLAProcessor(ProcessorMixin):
             if not (isinstance(rate, int | float) and math.isfinite(rate) and rate > 0):
                 raise ValueError(f"control_rate_hz[{key!r}] must be a positive number of Hz, got {rate!r}")
 
-    # Token ids
-
     @property
     def image_token_id(self) -> int:
         """Id of `<IMG_CONTEXT>`, the placeholder of one image token."""
@@ -194,8 +190,6 @@ class InstructVLAProcessor(ProcessorMixin):
     def encode_text(self, text: str) -> list[int]:
         """Token ids of a piece of text, without padding; safe beside other threads that use the tokenizer."""
         return encode_texts(self.tokenizer, [text])["input_ids"][0] if text else []
-
-    # Prompts
 
     def action_prompt(self, instruction: str, response: str | None = None) -> str:
         """The released prompt that asks for an action, up to the start of the assistant's turn (paper appendix E.1).
@@ -230,8 +224,6 @@ class InstructVLAProcessor(ProcessorMixin):
         if kwargs.get("tokenize"):
             kwargs.setdefault("return_tensors", "pt")
         return super().apply_chat_template(conversation, *args, **kwargs)
-
-    # Model inputs
 
     def __call__(
         self,
@@ -336,8 +328,6 @@ class InstructVLAProcessor(ProcessorMixin):
         data["action_pixel_values"] = pixels.unflatten(0, (len(rows), len(self.cameras)))
         return BatchFeature(data)
 
-    # Statistics
-
     def resolve_unnorm_key(self, unnorm_key: str | None = None) -> str:
         """The key of the statistics to use; None stands for the only dataset of the checkpoint.
 
@@ -419,8 +409,6 @@ class InstructVLAProcessor(ProcessorMixin):
             )
         self.statistics = check_statistics(self.statistics, self.action_dim, self.state_dim)
         return super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
-
-    # Parts
 
     def _state_rows(self, state: Any, unnorm_key: str | None, batch: int) -> torch.Tensor:
         """Normalised states, `(batch, state_dim)` float32."""

@@ -39,6 +39,14 @@ def test_unknown_size_is_refused():
     assert "'huge' is unknown; choose nano or mid" in result.output.replace("\n", " ")
 
 
+def test_an_output_that_can_not_be_written_is_refused_before_anything_is_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr("instructvla.evaluation.bench.Bench", None)  # would fail if called
+    for output in (tmp_path / "absent" / "bench.json", tmp_path):
+        result = CliRunner().invoke(app, ["--size", "nano", "--output", str(output)])
+        assert result.exit_code == 2, result.output
+        assert "--output" in result.output
+
+
 def test_mid_size_has_the_papers_sequence_lengths():
     config = mid_size().config
     assert (config.num_image_tokens, config.action_vision_config.num_patches, config.horizon) == (256, 256, 16)

@@ -5,11 +5,13 @@ import re
 import pytest
 from tokenizers import pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from typer.testing import CliRunner
 
 from instructvla.processing.make_nano_tokenizer import (
     DEFAULT_FOLDER,
     QUERY_TOKENS,
     SPECIAL_TOKENS,
+    app,
     corpus,
     language_motions,
     write_tokenizer,
@@ -96,3 +98,11 @@ def test_every_language_motion_is_different_and_none_is_split_inside_a_word(toke
     assert len(set(motions)) == len(motions) == 27 * 5 * 3
     assert "move right and open gripper" in motions and "stop" in motions
     assert all(len(tokenizer.tokenize(motion)) == len(re.findall(r"\w+|,", motion)) for motion in motions)
+
+
+def test_a_folder_that_can_not_be_written_is_one_message(tmp_path):
+    (tmp_path / "file").write_text("kept")
+    result = CliRunner().invoke(app, ["--output", str(tmp_path / "file")])
+    assert result.exit_code == 2, result.output
+    assert "give another folder" in " ".join(result.output.replace("│", " ").split())
+    assert (tmp_path / "file").read_text() == "kept"
