@@ -4,6 +4,9 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from huggingface_hub import HfApi
@@ -22,6 +25,7 @@ logger = logging.get_logger(__name__)
 
 WEIGHT_FILE = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
 WEIGHT_FILES = ["model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json"]
+VERSIONED_PACKAGES = ("torch", "transformers", "timm", "diffusers", "pillow", "instructvla")
 CPU_ALIGNMENT = 64  # bytes, of torch's own allocations
 HUB_ARGUMENTS = ("revision", "cache_dir", "token", "local_files_only", "force_download", "subfolder")
 
@@ -144,22 +148,13 @@ class CheckpointMixin:
             logger.warning("Saving a model without a processor: it can't act until model.processor is assigned.")
         elif not processor.statistics:
             raise ValueError("A model is not saved without statistics, as it could not act; set processor.statistics.")
-        folder = Path(save_directory).resolve()
-        if folder.is_file():
-            raise ValueError(f"{str(save_directory)!r} is a file; a checkpoint needs a folder.")
-        is_new = not folder.exists()
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            with tempfile.TemporaryDirectory(prefix=".saving.", dir=folder) as staging:
-                if processor is not None:
-                    processor.save_pretrained(staging)
-                if write_model_card is not None:
-                    write_model_card(self, staging, folder.name)
-                super().save_pretrained(staging, **arguments)
-                replace_checkpoint(Path(staging), folder)
-        finally:
-            if is_new and not any(folder.iterdir()):
-                folder.rmdir()
+        self.config.library_versions = library_versions()
+        with staged_checkpoint(save_directory) as staging:
+            if processor is not None:
+                processor.save_pretrained(staging)
+            if write_model_card is not None:
+                write_model_card(self, staging, Path(save_directory).resolve().name)
+            super().save_pretrained(staging, **arguments)
 
     def push_to_hub(
         self,
@@ -201,12 +196,42 @@ class CheckpointMixin:
         return commit.commit_url
 
 
+def library_versions() -> dict[str, str]:
+    """Versions of the packages that can change what a checkpoint computes, of those that are installed."""
+    versions = {}
+    for package in VERSIONED_PACKAGES:
+        with suppress(PackageNotFoundError):
+            versions[package] = version(package)
+    return versions
+
+
 def pinned_source(name: str, hub_arguments: dict) -> tuple[str, dict]:
     """Where a checkpoint's other files are: its folder by absolute path, or its repository at the loaded commit."""
     if os.path.isdir(name):
         return os.path.abspath(name), hub_arguments
     commit = extract_commit_hash(cached_file(name, "config.json", **hub_arguments), None)
     return name, hub_arguments | ({} if commit is None else {"revision": commit})
+
+
+@contextmanager
+def staged_checkpoint(save_directory: str | os.PathLike) -> Iterator[Path]:
+    """An empty folder to write a checkpoint into; it replaces the one in `save_directory` only when the block succeeds.
+
+    Raises:
+        ValueError: if `save_directory` is a file.
+    """
+    folder = Path(save_directory).resolve()
+    if folder.is_file():
+        raise ValueError(f"{str(save_directory)!r} is a file; a checkpoint needs a folder.")
+    is_new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".saving.", dir=folder) as staging:
+            yield Path(staging)
+            replace_checkpoint(Path(staging), folder)
+    finally:
+        if is_new and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def replace_checkpoint(staging: Path, folder: Path) -> None:

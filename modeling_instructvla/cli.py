@@ -5,11 +5,35 @@ from importlib import import_module
 
 import typer
 
-# Sub-command: the module whose typer `app` runs it (imported when it is called), and its line in `instructvla --help`.
+# Sub-command: where its typer app is (imported when it is called), and its line in `instructvla --help`.
 COMMANDS = {
     "demo": (
-        "instructvla.evaluation.demo",
+        "instructvla.evaluation.demo:app",
         "One picture and one instruction in; words, an action chunk and a plot out.",
+    ),
+    "convert": (
+        "instructvla.convert_official:app",
+        "The authors' checkpoint into a folder that AutoModel loads.",
+    ),
+    "init": (
+        "instructvla.init_pretrained:app",
+        "A fresh stage-1 model from Eagle2 and DINOv2 weights.",
+    ),
+    "export-peft": (
+        "instructvla.peft_commands:export_app",
+        "An adaptation expert as a PEFT adapter folder.",
+    ),
+    "import-peft": (
+        "instructvla.peft_commands:import_app",
+        "A PEFT adapter folder as an adaptation expert.",
+    ),
+    "merge": (
+        "instructvla.peft_commands:merge_app",
+        "A stage-1 model with its expert merged into the base weights.",
+    ),
+    "doctor": (
+        "instructvla.evaluation.doctor:app",
+        "What is wrong with a checkpoint, one line per finding.",
     ),
 }
 
@@ -21,20 +45,21 @@ def main() -> None:
     """InstructVLA: a vision-language-action model that answers in words and drives a robot."""
 
 
-def _forward_to(module: str) -> Callable[[typer.Context], None]:
+def _forward_to(place: str) -> Callable[[typer.Context], None]:
     def run(context: typer.Context) -> None:
-        import_module(module).app(args=context.args, prog_name=context.command_path)
+        module, name = place.split(":")
+        getattr(import_module(module), name)(args=context.args, prog_name=context.command_path)
 
     return run
 
 
-for _name, (_module, _help) in COMMANDS.items():
+for _name, (_place, _help) in COMMANDS.items():
     app.command(
         _name,
         help=_help,
         add_help_option=False,  # so that `--help` reaches the sub-command
         context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-    )(_forward_to(_module))
+    )(_forward_to(_place))
 
 
 if __name__ == "__main__":

@@ -146,6 +146,7 @@ class InstructVLAConfig(PreTrainedConfig):
         cameras: camera names in the order the action expert reads them; the VLM sees them side by side.
         image_token_id: id of `<IMG_CONTEXT>`.
         query_token_id: id of `<new_token_0>`; the other queries follow it.
+        library_versions: package versions that wrote the checkpoint, set on saving.
 
     Raises:
         ValueError: on construction, naming the field, its value and what is allowed.
@@ -176,6 +177,7 @@ class InstructVLAConfig(PreTrainedConfig):
     image_token_id: int = 151667
     query_token_id: int = 151674
     tie_word_embeddings: bool = False
+    library_versions: dict[str, str] | None = None
 
     def __post_init__(self, **kwargs):
         refuse_unknown([key for key in kwargs if key not in LIBRARY_KEYS and key[0] != "_"], self.own_fields())

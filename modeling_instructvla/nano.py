@@ -7,6 +7,7 @@ from transformers import AutoTokenizer
 
 import instructvla.processing
 from instructvla.configuration_instructvla import InstructVLAConfig
+from instructvla.matching_processor import matching_processor
 from instructvla.modeling_instructvla import InstructVLAForConditionalGeneration
 from instructvla.processing import InstructVLAProcessor
 
@@ -30,17 +31,8 @@ def nano_processor(config: InstructVLAConfig | None = None, **fields) -> Instruc
     if config.state_dim is not None:
         state = {"q01": [-1.0] * config.state_dim, "q99": [1.0] * config.state_dim}
         statistics = {"untrained": NANO_STATISTICS["untrained"] | {"state": state}}
-    defaults = {
-        "num_image_tokens": config.num_image_tokens,
-        "num_action_queries": config.num_action_queries,
-        "image_size": config.vision_config.image_size,
-        "action_image_size": config.action_vision_config.image_size,
-        "cameras": config.cameras,
-        "state_dim": config.state_dim,
-        "statistics": statistics,
-        "control_rate_hz": {"untrained": 5.0},
-    }
-    return InstructVLAProcessor(tokenizer, **(defaults | fields))
+    defaults = {"statistics": statistics, "control_rate_hz": {"untrained": 5.0}}
+    return matching_processor(config, tokenizer, **(defaults | fields))
 
 
 def untrained_nano(seed: int = 0, **fields) -> InstructVLAForConditionalGeneration:

@@ -1,0 +1,46 @@
+"""`--set a.b=c` of the command line: configuration fields by their public names."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import yaml
+
+from instructvla.configuration_instructvla import InstructVLAConfig
+from instructvla.configuration_sections import refuse_unknown
+
+
+def parse_overrides(settings: Iterable[str]) -> dict[str, Any]:
+    """Overrides for `InstructVLAConfig.from_dict`, nested by section.
+
+    Args:
+        settings: "field=value" or "section.field=value"; the value is YAML, and "a,b" is a list.
+
+    Raises:
+        ValueError: no "=", an unknown top-level field, a value that is no YAML, or one field given twice.
+    """
+    overrides: dict[str, Any] = {}
+    for setting in settings:
+        path, equals, text = setting.partition("=")
+        names = path.strip().split(".")
+        if not equals or not all(names):
+            raise ValueError(f"--set {setting} is not FIELD=VALUE, such as adapter_config.alpha=256.")
+        refuse_unknown(names[:1], InstructVLAConfig.own_fields(), "--set ")
+        place = overrides
+        for name in names[:-1]:
+            place = place.setdefault(name, {})
+            if not isinstance(place, dict):
+                raise ValueError(f"--set {setting} sets a part of {name}, which another --set gives whole.")
+        if names[-1] in place:
+            raise ValueError(f"--set gives {path.strip()} twice.")
+        place[names[-1]] = parse_value(setting, text.strip())
+    return overrides
+
+
+def parse_value(setting: str, text: str) -> Any:
+    is_plain_list = "," in text and text[0] not in "[{\"'"
+    try:
+        return yaml.safe_load(f"[{text}]" if is_plain_list else text)
+    except yaml.YAMLError as error:
+        raise ValueError(
+            f"--set {setting}: {text!r} is no value; give a number, a word, true, null or [a, b]."
+        ) from error

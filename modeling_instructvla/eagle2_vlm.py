@@ -1,0 +1,136 @@
+"""Eagle2, the base VLM, as it is published: its config.json and tokenizer, checked and in our terms."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2Config
+
+from instructvla.configuration_sections import require
+from instructvla.hub_source import local_folder
+
+TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "added_tokens.json", "special_tokens_map.json")
+REQUIRED = {"select_layer": -1, "ps_version": "v2"}  # features after the last norm, pixel shuffle's second order
+VISION_FIELDS = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "image_size",
+    "patch_size",
+    "hidden_act",
+    "layer_norm_eps",
+)
+TEXT_FIELDS = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "vocab_size",
+    "max_position_embeddings",
+    "rope_theta",
+    "rope_scaling",
+    "rms_norm_eps",
+    "hidden_act",
+    "initializer_range",
+)
+
+
+@dataclass
+class Eagle2:
+    """What the base VLM's files say.
+
+    Args:
+        folder: where they are.
+        vision_config, text_config: fields of `SiglipVisionConfig` and `Qwen2Config`; the vocabulary is without queries.
+        downsample_ratio: of the projector's pixel shuffle.
+        tokenizer: without action queries.
+    """
+
+    folder: Path
+    vision_config: dict[str, Any]
+    text_config: dict[str, Any]
+    downsample_ratio: float
+    tokenizer: PreTrainedTokenizerBase
+
+    def config_fields(self, num_action_queries: int) -> dict[str, Any]:
+        """Fields of `InstructVLAConfig` that the base VLM decides, for a vocabulary with queries at its end."""
+        token_id = self.tokenizer.convert_tokens_to_ids
+        eos = self.text_config.get("eos_token_id")
+        ends = [token_id("<|im_end|>"), *(eos if isinstance(eos, list) else [eos])]
+        ends = [end for end in dict.fromkeys(ends) if end is not None]
+        text = {
+            "vocab_size": len(self.tokenizer) + num_action_queries,
+            "eos_token_id": ends if len(ends) > 1 else ends[0],
+            "pad_token_id": self.tokenizer.pad_token_id,
+            "bos_token_id": self.text_config.get("bos_token_id"),
+            "tie_word_embeddings": False,
+            "use_sliding_window": False,
+        }
+        return {
+            "vision_config": self.vision_config,
+            "text_config": self.text_config | text,
+            "projector": {"downsample_ratio": self.downsample_ratio},
+            "num_action_queries": num_action_queries,
+            "image_token_id": token_id("<IMG_CONTEXT>"),
+            "query_token_id": len(self.tokenizer),
+        }
+
+    def tokenizer_with_queries(self, num_action_queries: int) -> PreTrainedTokenizerBase:
+        """Its tokenizer with `<new_token_0>` … at the end of the vocabulary."""
+        tokenizer = read_tokenizer(self.folder)
+        queries = [f"<new_token_{index}>" for index in range(num_action_queries)]
+        if tokenizer.add_tokens(queries, special_tokens=True) != num_action_queries:
+            raise ValueError(f"The tokenizer of {str(self.folder)!r} has action queries already; give the base VLM's.")
+        return tokenizer
+
+
+def read_eagle2(source: str | Path, revision: str | None = None) -> Eagle2:
+    """Read config.json and the tokenizer of an Eagle2 folder or Hub repository; its weights are not touched.
+
+    Raises:
+        ValueError: if a file or field is missing, or it is another architecture; the message names the field.
+    """
+    folder = local_folder(source, ["config.json", *TOKENIZER_FILES], revision)
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ValueError(f"{str(source)!r} has no config.json; --base-vlm must be Eagle2's folder or Hub repository.")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON ({error}); copy it again.") from error
+    parts = {name: config.get(name) for name in ("vision_config", "llm_config")}
+    absent = [name for name, part in parts.items() if not isinstance(part, dict)]
+    if absent:
+        raise ValueError(f"{path} has no {absent[0]}; --base-vlm must be a VLM in Eagle2's format.")
+    vision, text = parts["vision_config"], parts["llm_config"]
+    for name, value in REQUIRED.items():
+        require(config.get(name, value) == value, name, config.get(name), f"{value!r} as in Eagle2")
+    require_type(vision, "vision_config", "siglip_vision_model")
+    require_type(text, "llm_config", "qwen2")
+    size = config.get("force_image_size") or vision.get("image_size")
+    require(
+        size == vision.get("image_size"), "force_image_size", size, f"{vision.get('image_size')} as in vision_config"
+    )
+    text_fields = (*TEXT_FIELDS, "bos_token_id", "eos_token_id")
+    return Eagle2(
+        folder,
+        {name: vision[name] for name in VISION_FIELDS if name in vision},
+        {name: text[name] for name in text_fields if text.get(name) is not None},
+        config.get("downsample_ratio", 0.5),
+        read_tokenizer(folder),
+    )
+
+
+def require_type(part: dict[str, Any], name: str, model_type: str) -> None:
+    given = part.get("model_type")
+    require(given == model_type, f"{name}.model_type", given, f"{model_type!r}; other towers are not supported")
+
+
+def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    try:
+        return AutoTokenizer.from_pretrained(folder, config=Qwen2Config())  # or it would ask to run the folder's code
+    except (ImportError, KeyError, OSError, TypeError, ValueError) as error:
+        raise ValueError(f"The tokenizer in {str(folder)!r} can't be read ({error}); copy its files there.") from error
