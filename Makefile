@@ -5,7 +5,7 @@ INSTALLED := $(VENV)/.installed
 RUN := $(VENV)/bin/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-gpu lint bench
+.PHONY: help setup demo test test-slow test-gpu lint bench bench-convert
 
 help:
 	@echo "make setup      install the package with its dev extras into $(VENV)"
@@ -13,6 +13,7 @@ help:
 	@echo "make test       the fast tests; also test-slow, test-gpu"
 	@echo "make lint       ruff check and ruff format --check"
 	@echo "make bench      times of every stage, with and without each reuse"
+	@echo "make bench-convert   time and memory of converting a checkpoint of full size (12 GB of disk)"
 
 setup: $(INSTALLED)
 
@@ -45,3 +46,6 @@ lint: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(RUN) instructvla.evaluation.bench
+
+bench-convert: $(INSTALLED)
+	$(RUN) tests.bench_convert

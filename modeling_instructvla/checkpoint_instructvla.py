@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import HfApi
 from safetensors import SafetensorError
 from transformers import AutoProcessor
 from transformers.utils import cached_file, extract_commit_hash, logging
 
-from .configuration_instructvla import AUTO_MAP
+from .configuration_instructvla import AUTO_MAP, InstructVLAConfig
 
 try:  # the card's template is part of the installed package, not of a checkpoint
     from instructvla.model_card import write_model_card
@@ -64,19 +65,7 @@ class CheckpointMixin:
 
     @processor.setter
     def processor(self, processor):
-        config = self.config
-        expected = {
-            "image_token_id": config.image_token_id,
-            "num_image_tokens": config.num_image_tokens,
-            "image_size": config.vision_config.image_size,
-            "action_image_size": config.action_vision_config.image_size,
-            "query_token_ids": list(range(config.query_token_id, config.query_token_id + config.num_action_queries)),
-            "end_of_turn_id": config.end_of_turn_ids[0],
-            "action_dim": config.action_dim,
-            "state_dim": config.state_dim,
-            "cameras": config.cameras,
-        }
-        for name, value in expected.items():
+        for name, value in processor_requirements(self.config).items():
             if getattr(processor, name) != value:
                 raise ValueError(f"The processor's {name} is {getattr(processor, name)}, but the model needs {value}.")
         self._processor = processor
@@ -148,13 +137,24 @@ class CheckpointMixin:
             logger.warning("Saving a model without a processor: it can't act until model.processor is assigned.")
         elif not processor.statistics:
             raise ValueError("A model is not saved without statistics, as it could not act; set processor.statistics.")
-        self.config.library_versions = library_versions()
         with staged_checkpoint(save_directory) as staging:
-            if processor is not None:
-                processor.save_pretrained(staging)
-            if write_model_card is not None:
-                write_model_card(self, staging, Path(save_directory).resolve().name)
-            super().save_pretrained(staging, **arguments)
+            self.write_checkpoint(staging, Path(save_directory).resolve().name, **arguments)
+
+    def write_checkpoint(self, folder: Path, name: str, allow_no_statistics: bool = False, **arguments) -> None:
+        """Processor, card, code, configuration and weights into an empty folder; `state_dict={}` leaves out weights.
+
+        Args:
+            name: of the checkpoint, for its card.
+            allow_no_statistics: for a model that can't act before it is trained.
+            arguments: of transformers' `save_pretrained`.
+        """
+        self.config.library_versions = library_versions()
+        processor = self.processor_or_none()
+        if processor is not None:
+            processor.save_pretrained(folder, allow_no_statistics=allow_no_statistics)
+        if write_model_card is not None:
+            write_model_card(self, folder, name)
+        super().save_pretrained(folder, **arguments)
 
     def push_to_hub(
         self,
@@ -194,6 +194,22 @@ class CheckpointMixin:
                 delete_patterns=WEIGHT_FILES,  # of an earlier upload in other shards
             )
         return commit.commit_url
+
+
+def processor_requirements(config: InstructVLAConfig) -> dict[str, Any]:
+    """What a processor's attributes must be for it to fit a model: its sizes, token ids and cameras."""
+    first, queries = config.query_token_id, config.num_action_queries
+    return {
+        "image_token_id": config.image_token_id,
+        "num_image_tokens": config.num_image_tokens,
+        "image_size": config.vision_config.image_size,
+        "action_image_size": config.action_vision_config.image_size,
+        "query_token_ids": list(range(first, first + queries)),
+        "end_of_turn_id": config.end_of_turn_ids[0],
+        "action_dim": config.action_dim,
+        "state_dim": config.state_dim,
+        "cameras": config.cameras,
+    }
 
 
 def library_versions() -> dict[str, str]:

@@ -8,6 +8,8 @@ import yaml
 from instructvla.configuration_instructvla import InstructVLAConfig
 from instructvla.configuration_sections import refuse_unknown
 
+LISTS = ("cameras", "target_modules")  # where one word is a list of one
+
 
 def parse_overrides(settings: Iterable[str]) -> dict[str, Any]:
     """Overrides for `InstructVLAConfig.from_dict`, nested by section.
@@ -32,7 +34,8 @@ def parse_overrides(settings: Iterable[str]) -> dict[str, Any]:
                 raise ValueError(f"--set {setting} sets a part of {name}, which another --set gives whole.")
         if names[-1] in place:
             raise ValueError(f"--set gives {path.strip()} twice.")
-        place[names[-1]] = parse_value(setting, text.strip())
+        value = parse_value(setting, text.strip())
+        place[names[-1]] = [value] if names[-1] in LISTS and isinstance(value, str) else value
     return overrides
 
 

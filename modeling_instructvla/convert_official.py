@@ -1,0 +1,285 @@
+"""`instructvla convert`: a checkpoint of the paper's authors as a folder that `AutoModel.from_pretrained` loads."""
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from transformers.utils import logging
+
+from instructvla.checkpoint_instructvla import staged_checkpoint
+from instructvla.config_overrides import parse_overrides
+from instructvla.configuration_instructvla import InstructVLAConfig
+from instructvla.eagle2_vlm import Eagle2, read_eagle2
+from instructvla.matching_processor import matching_processor
+from instructvla.modeling_instructvla import InstructVLAForConditionalGeneration
+from instructvla.official_names import UNREACHABLE_BLOCKS, WeightAccount, account_for
+from instructvla.official_run import OfficialRun, find_run
+from instructvla.official_sizes import RELEASED_CROP_PCT, RELEASED_FEATURE_LAYER, released_fields, require_same_run
+from instructvla.official_tensors import OfficialTensors
+from instructvla.sharded_weights import write_sharded
+
+DTYPES = ("float32", "bfloat16", "float16")
+LIBERO_CAMERAS = ["primary", "wrist"]
+
+
+@dataclass
+class Conversion:
+    """A checked plan: what will be written, and where every tensor goes. Nothing has been written yet.
+
+    Args:
+        run: the published run.
+        base_vlm: folder of the base VLM's files.
+        tensors: its weights.
+        account: our name → official names, and what is dropped.
+        model: on the meta device, with its processor.
+        assumed: fields that no tensor tells, with the published recipe's values.
+    """
+
+    run: OfficialRun
+    base_vlm: Path
+    tensors: OfficialTensors
+    account: WeightAccount
+    model: InstructVLAForConditionalGeneration
+    assumed: dict[str, Any]
+
+    def report(self) -> dict[str, Any]:
+        """What `conversion_report.json` holds."""
+        config = self.model.config
+        blocks = {name.split(".blocks.")[1].split(".")[0] for name in self.account.dropped.get(UNREACHABLE_BLOCKS, [])}
+        return {
+            "checkpoint": self.run.checkpoint.name,
+            "stage": config.adapter_config.experts,
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+            "source_tensors": len(self.tensors.shapes),
+            "used_tensors": sum(len(sources) for sources in self.account.used.values()),
+            "dropped_tensors": sum(len(names) for names in self.account.dropped.values()),
+            "dropped_vision_blocks": len(blocks),
+            "assumed": self.assumed,
+            "used": self.account.used,
+            "dropped": self.account.dropped,
+        }
+
+    def load(self, names: list[str]) -> dict[str, torch.Tensor]:
+        """Some of our tensors, from the mapped file: an expert's matrices side by side, in the model's dtype."""
+        source = self.tensors.open()
+        loaded = {}
+        for name in names:
+            parts = [source[official].to(self.model.dtype) for official in self.account.used[name]]
+            is_expert = name.endswith((".lora_A", ".lora_B"))
+            loaded[name] = torch.stack(parts, dim=int(name.endswith("B"))) if is_expert else parts[0].contiguous()
+        return loaded
+
+
+def plan_conversion(
+    source: str | Path,
+    base_vlm: str | Path,
+    overrides: Mapping[str, Any] | None = None,
+    adapter: Path | None = None,
+    statistics: Path | None = None,
+    checkpoint: str | None = None,
+    revision: str | None = None,
+    dtype: str | None = None,
+) -> Conversion:
+    """Read a published run and check that all of it fits; no weight is read and nothing is written.
+
+    Args:
+        source: run folder, `.pt` file or Hub repository.
+        base_vlm: folder or Hub repository of the Eagle2 that it was trained from; its config.json and tokenizer.
+        overrides: configuration fields, nested, above those inferred (`parse_overrides`).
+        adapter: PEFT folder that the authors' unload_lora.py wrote, for a checkpoint that it treated.
+        statistics: dataset_statistics.json, where the run has none or another is wanted.
+        checkpoint: which `.pt` of a run that has several.
+        revision: of `source` on the Hub.
+        dtype: of the result; default: the checkpoint's (the widest, if there are several).
+
+    Raises:
+        ValueError: anything missing, unknown, of another size or unreadable; the message names it.
+    """
+    run = find_run(source, statistics, checkpoint, revision)
+    tensors = OfficialTensors(run.checkpoint, adapter)
+    eagle2 = read_eagle2(base_vlm)
+    overrides = dict(overrides or {})
+    vision = overrides.get("action_vision_config")
+    feature_layer = vision.get("feature_layer") if isinstance(vision, dict) else None
+    account = account_for(tensors.shapes, RELEASED_FEATURE_LAYER if feature_layer is None else feature_layer)
+    config, assumed = released_config(account, tensors, eagle2, run, overrides)
+    model = meta_model(config, result_dtype(account, tensors.dtypes, dtype))
+    require_same_tensors(account, tensors.shapes, model.state_dict())
+    require_same_run(run.settings, config)
+    model.processor = matching_processor(
+        config,
+        eagle2.tokenizer_with_queries(config.num_action_queries),
+        statistics=run.statistics,
+        control_rate_hz=run.control_rates(),
+        action_crop_pct=RELEASED_CROP_PCT,
+    )
+    account.dropped |= tensors.dropped
+    return Conversion(run, eagle2.folder, tensors, account, model, assumed)
+
+
+def convert(plan: Conversion, output: str | Path, max_shard_size: str = "1GB") -> dict[str, Any]:
+    """Write the planned checkpoint, one shard in memory at a time; an interrupted run leaves nothing that loads.
+
+    Args:
+        plan: from `plan_conversion`.
+        output: folder; a checkpoint in it is replaced.
+        max_shard_size: such as "1GB"; a larger tensor has a shard of its own.
+
+    Returns:
+        The report, also written as conversion_report.json.
+
+    Raises:
+        ValueError: a folder that holds the source, or a disk that is full.
+    """
+    output = Path(output)
+    sources = [*plan.run.checkpoint.resolve().parents, plan.base_vlm.resolve()]
+    if output.resolve() in sources:
+        raise ValueError(f"--output {output} holds the files that are converted; give another folder.")
+    report, weights = plan.report(), plan.model.state_dict()
+    require_space(output, sum(tensor.numel() * tensor.itemsize for tensor in weights.values()))
+    try:
+        with staged_checkpoint(output) as staging:
+            with no_progress_bar():
+                plan.model.write_checkpoint(staging, output.resolve().name, state_dict={})
+            write_sharded(staging, weights, plan.load, max_shard_size)
+            (staging / "conversion_report.json").write_text(json.dumps(report, indent=2), encoding="utf-8")
+    except OSError as error:
+        raise ValueError(f"--output {output} can't be written: {error}. Nothing was left there.") from error
+    return report
+
+
+def require_space(folder: Path, size: int) -> None:
+    """Refuse a folder on a disk with less than `size` bytes free (ValueError)."""
+    existing = next(place for place in (folder.resolve(), *folder.resolve().parents) if place.exists())
+    free = shutil.disk_usage(existing).free
+    if free < size:
+        raise ValueError(
+            f"--output {folder} needs {size / 1e9:.1f} GB, but its disk has {free / 1e9:.1f} GB free; free some, give "
+            "another folder, or halve the size with --dtype bfloat16."
+        )
+
+
+@contextmanager
+def no_progress_bar() -> Iterator[None]:
+    """transformers would show a bar for the weights, which are not its to write here."""
+    enabled = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if enabled:
+            logging.enable_progress_bar()
+
+
+def released_config(
+    account: WeightAccount, tensors: OfficialTensors, eagle2: Eagle2, run: OfficialRun, overrides: dict[str, Any]
+) -> tuple[InstructVLAConfig, dict[str, Any]]:
+    """The configuration, and those of its fields that the recipe tells, as neither a tensor nor the caller does."""
+    fields, assumed = released_fields(account, tensors.shapes, eagle2)
+    if tensors.adapter is not None:
+        rank, dropout = fields["adapter_config"]["rank"], tensors.adapter.config.lora_dropout
+        fields["adapter_config"] |= {"alpha": tensors.adapter.scaling * rank, "dropout": dropout}
+        del assumed["adapter_config.alpha"]
+    is_libero = all(key.startswith("libero") for key in run.statistics)
+    assumed["cameras"] = fields["cameras"] = LIBERO_CAMERAS if is_libero else ["primary"]
+    given = {
+        f"{section}.{name}" for section, values in overrides.items() if isinstance(values, dict) for name in values
+    }
+    assumed = {name: value for name, value in assumed.items() if name not in given | overrides.keys()}
+    untold = [name for name, value in assumed.items() if value is None]
+    if untold:
+        raise ValueError(
+            f"No tensor tells {', '.join(untold)}, and the widths are not those of the published models; give "
+            + " ".join(f"--set {name}=…" for name in untold)
+        )
+    return InstructVLAConfig.from_dict(fields, **overrides), assumed
+
+
+def result_dtype(account: WeightAccount, dtypes: Mapping[str, torch.dtype], wanted: str | None) -> torch.dtype:
+    """The dtype asked for, or the widest of the tensors that are used."""
+    if wanted is not None and wanted not in DTYPES:
+        raise ValueError(f"--dtype is {wanted!r}, but it must be one of {', '.join(DTYPES)}.")
+    used = [dtypes[name] for sources in account.used.values() for name in sources]
+    return getattr(torch, wanted) if wanted else reduce(torch.promote_types, used)
+
+
+def meta_model(config: InstructVLAConfig, dtype: torch.dtype) -> InstructVLAForConditionalGeneration:
+    """The model without memory for its weights."""
+    with torch.device("meta"):
+        return InstructVLAForConditionalGeneration(config).to(dtype)
+
+
+def require_same_tensors(
+    account: WeightAccount, shapes: Mapping[str, tuple[int, ...]], expected: Mapping[str, torch.Tensor]
+) -> None:
+    """Refuse an account that doesn't give every tensor of the model, in its size, and no other (ValueError)."""
+    problems = [f"{name} is missing" for name in expected if name not in account.used]
+    for name, sources in account.used.items():
+        if name not in expected:
+            problems.append(f"{sources[0]} has no place in a model of this configuration")
+            continue
+        own, place = tuple(expected[name].shape), int(name.endswith("B"))
+        if name.endswith((".lora_A", ".lora_B")):
+            wanted_count, own = own[place], own[:place] + own[place + 1 :]
+            if len(sources) != wanted_count:
+                problems.append(f"{name} needs {wanted_count} experts, but has {len(sources)}")
+        problems += [f"{official} is {shapes[official]}, not {own}" for official in sources if shapes[official] != own]
+    if problems:
+        more = f"; and {len(problems) - 8} more" if len(problems) > 8 else ""
+        raise ValueError(f"The tensors do not fit the configuration: {'; '.join(problems[:8])}{more}.")
+
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def main(
+    source: Annotated[str, typer.Argument(metavar="RUN_OR_PT", help="Run folder, .pt file or Hub repository.")],
+    base_vlm: Annotated[str, typer.Option(help="Eagle2's folder or Hub repository: config.json and tokenizer.")],
+    output: Annotated[Path, typer.Option(help="Folder of the converted checkpoint.")],
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="FIELD=VALUE, e.g. cameras=primary,wrist or adapter_config.alpha=256."),
+    ] = None,
+    adapter: Annotated[Path | None, typer.Option(help="PEFT folder of a checkpoint treated by unload_lora.py.")] = None,
+    statistics: Annotated[Path | None, typer.Option(help="dataset_statistics.json; default: the run's.")] = None,
+    checkpoint: Annotated[str | None, typer.Option(help="Which .pt file of a run that has several.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Of a Hub repository.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; default: the checkpoint's.")] = None,
+    max_shard_size: Annotated[str, typer.Option(help="Of the weight files; also what memory is needed.")] = "1GB",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, write nothing.")] = False,
+) -> None:
+    """Convert a checkpoint of the paper's authors into a folder that AutoModel loads, with the same numbers."""
+    try:
+        plan = plan_conversion(
+            source, base_vlm, parse_overrides(setting or []), adapter, statistics, checkpoint, revision, dtype
+        )
+        report = plan.report() if dry_run else convert(plan, output, max_shard_size)
+    except ValueError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from error
+    typer.echo(summary(report, None if dry_run else output))
+
+
+def summary(report: Mapping[str, Any], output: Path | None) -> str:
+    """The report in a few lines for a person."""
+    lines = [
+        f"stage {report['stage']}, {report['parameters'] / 1e6:,.1f} M parameters, {report['dtype']}",
+        f"{report['source_tensors']} tensors: {report['used_tensors']} used, {report['dropped_tensors']} dropped",
+        *(f"  dropped {len(names):4}  {rule}" for rule, names in report["dropped"].items()),
+        *(f"  assumed  {name} = {value}  (--set to change)" for name, value in report["assumed"].items()),
+        f"written to {output}" if output else "nothing was written (--dry-run)",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,171 @@
+"""The configuration of a published checkpoint, read off its tensors, its run and its base VLM."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from instructvla.eagle2_vlm import Eagle2
+from instructvla.official_names import WeightAccount
+
+RELEASED_FEATURE_LAYER = 2  # the authors' code takes the first of the last depth - 2 blocks
+RELEASED_CROP_PCT = 0.875
+HEAD_SIZE = 64  # of every attention head in the published models; no tensor tells it
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+class SourceShapes(dict[str, tuple[int, ...]]):
+    """Our name → shape of its (first) source tensor."""
+
+    def __init__(self, account: WeightAccount, shapes: Shapes):
+        super().__init__({name: shapes[sources[0]] for name, sources in account.used.items()})
+
+    def __missing__(self, name: str):
+        raise ValueError(f"The checkpoint has no tensor for {name}; it is not a whole InstructVLA checkpoint.")
+
+
+def count(names: Mapping[str, Any], pattern: str) -> int:
+    """How many different numbers stand at the group of `pattern` in the names."""
+    return len({match[1] for name in names if (match := re.match(pattern, name))})
+
+
+def released_fields(account: WeightAccount, shapes: Shapes, eagle2: Eagle2) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Fields of `InstructVLAConfig` for a published checkpoint.
+
+    Args:
+        account: of the checkpoint's tensors.
+        shapes: official name → shape, of every tensor.
+        eagle2: its base VLM.
+
+    Returns:
+        All fields, and those of them, by public name, that no tensor tells: they follow the published recipe.
+
+    Raises:
+        ValueError: if the base VLM has other sizes, or a width does not allow the recipe's attention heads.
+    """
+    ours = SourceShapes(account, shapes)
+    require_same_vlm(ours, eagle2)
+    queries = ours["language_model.embed_tokens.weight"][0] - len(eagle2.tokenizer)
+    if queries < 1:
+        raise ValueError(
+            f"The checkpoint's vocabulary has {len(eagle2.tokenizer) + queries} rows, but the base VLM's tokenizer has "
+            f"{len(eagle2.tokenizer)} entries, which leaves no action queries; give the base VLM it was trained from."
+        )
+    expert, expert_assumed = expert_fields(ours)
+    vision, vision_assumed = action_vision_fields(ours, shapes)
+    adapters, adapters_assumed = adapter_fields(account, ours)
+    size = expert["hidden_size"]
+    action_dim = ours["action_expert.action_embedding.linear_1.weight"][1]
+    fields = eagle2.config_fields(queries) | {
+        "action_vision_config": vision,
+        "action_expert_config": expert,
+        "adapter_config": adapters,
+        "horizon": ours["action_expert.action_head.0.weight"][1] // size,
+        "action_dim": action_dim,
+        "state_dim": ours.get("action_expert.state_projector.0.weight", (0, None))[1],
+    }
+    return fields, expert_assumed | vision_assumed | adapters_assumed
+
+
+def require_same_vlm(ours: Shapes, eagle2: Eagle2) -> None:
+    """Refuse a base VLM whose sizes are not those of the checkpoint (ValueError naming all of them)."""
+    vision, text = eagle2.vision_config, eagle2.text_config
+    grid = vision["image_size"] // vision["patch_size"]
+    head = text["hidden_size"] // text["num_attention_heads"]
+    layer, encoder = "language_model.layers.0", "vision_model.encoder.layers"
+    expected = {
+        "llm_config.hidden_size": (text["hidden_size"], ours["language_model.embed_tokens.weight"][1]),
+        "llm_config.num_hidden_layers": (text["num_hidden_layers"], count(ours, r"language_model\.layers\.(\d+)\.")),
+        "llm_config.intermediate_size": (text["intermediate_size"], ours[f"{layer}.mlp.gate_proj.weight"][0]),
+        "llm_config.num_key_value_heads": (
+            text["num_key_value_heads"],
+            ours[f"{layer}.self_attn.k_proj.weight"][0] // head,
+        ),
+        "vision_config.hidden_size": (vision["hidden_size"], ours["vision_model.post_layernorm.weight"][0]),
+        "vision_config.intermediate_size": (vision["intermediate_size"], ours[f"{encoder}.0.mlp.fc1.weight"][0]),
+        "vision_config.num_hidden_layers": (
+            vision["num_hidden_layers"],
+            count(ours, r"vision_model\.encoder\.layers\.(\d+)\."),
+        ),
+        "vision_config.patch_size": (
+            vision["patch_size"],
+            ours["vision_model.embeddings.patch_embedding.weight"][-1],
+        ),
+        "vision_config image patches": (grid**2, ours["vision_model.embeddings.position_embedding.weight"][0]),
+    }
+    wrong = [f"{name} {base} (checkpoint: {own})" for name, (base, own) in expected.items() if base != own]
+    if wrong:
+        raise ValueError(
+            f"The base VLM is not the one that the checkpoint was trained from: it has {', '.join(wrong)}."
+        )
+
+
+def expert_fields(ours: Shapes) -> tuple[dict[str, Any], dict[str, Any]]:
+    size = ours["action_expert.transformer.norm.weight"][0]
+    fields = {
+        "hidden_size": size,
+        "intermediate_size": ours["action_expert.transformer.layers.0.mlp.gate_proj.weight"][0],
+        "num_hidden_layers": count(ours, r"action_expert\.transformer\.layers\.(\d+)\."),
+        "attention": "additive_bias",
+    }
+    return with_heads(fields, "action_expert_config", "num_attention_heads", size)
+
+
+def action_vision_fields(ours: Shapes, shapes: Shapes) -> tuple[dict[str, Any], dict[str, Any]]:
+    size = ours["action_expert.vision.cls_token"][-1]
+    patch = ours["action_expert.vision.patch_embed.proj.weight"][-1]
+    fields = {
+        "embed_dim": size,
+        "depth": count(shapes, r".*film_vision_model\.vision_model\.blocks\.(\d+)\."),
+        "mlp_ratio": ours["action_expert.vision.blocks.0.mlp.fc1.weight"][0] / size,
+        "patch_size": patch,
+        "image_size": round(ours["action_expert.vision.pos_embed"][1] ** 0.5) * patch,
+        "num_register_tokens": ours["action_expert.vision.reg_token"][1],
+        "feature_layer": RELEASED_FEATURE_LAYER,
+    }
+    return with_heads(fields, "action_vision_config", "num_heads", size)
+
+
+def with_heads(fields: dict[str, Any], section: str, name: str, size: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The fields with the recipe's number of heads; left out where the width doesn't allow it."""
+    if size % HEAD_SIZE:
+        return fields, {f"{section}.{name}": None}
+    return fields | {name: size // HEAD_SIZE}, {f"{section}.{name}": size // HEAD_SIZE}
+
+
+def adapter_fields(account: WeightAccount, ours: Shapes) -> tuple[dict[str, Any], dict[str, Any]]:
+    matrices = {name: shape for name, shape in ours.items() if name.endswith(".lora_A")}
+    if not matrices:
+        raise ValueError(
+            "The checkpoint has no LoRA tensors: the authors' unload_lora.py moved them to a PEFT folder, without "
+            "which the weights don't act as trained. Give it with --adapter FOLDER."
+        )
+    first = next(iter(matrices))
+    rank = matrices[first][0]
+    layers = [name for name in ours if re.fullmatch(r"language_model\.scale_head\.\d+\.weight", name)]
+    fields = {
+        "rank": rank,
+        "alpha": 2 * rank,
+        "experts": len(account.used[first]),
+        "target_modules": sorted({name.split(".")[-2] for name in matrices}),
+    }
+    if layers:
+        fields["scale_head_depth"] = len(layers)
+        fields["scale_head_size"] = ours[layers[0]][0]
+    return fields, {"adapter_config.alpha": 2 * rank}
+
+
+def require_same_run(settings: Mapping[str, Any], config) -> None:
+    """Refuse a checkpoint that its run's config.json describes otherwise (ValueError)."""
+    own = {
+        "stage": f"stage{config.adapter_config.experts}",
+        "num_of_meta_query": config.num_action_queries,
+        "future_action_window_size": config.horizon - 1,
+        "action_dim": config.action_dim,
+    }
+    wrong = [
+        f"{name} {settings[name]} (tensors: {value})"
+        for name, value in own.items()
+        if settings.get(name) is not None and str(settings[name]) != str(value)
+    ]
+    if wrong:
+        raise ValueError(f"The run's config.json is of another checkpoint: it has {', '.join(wrong)}.")
