@@ -172,6 +172,7 @@ class AdapterConfig(Section):
     """The mixture of LoRA adaptation experts and its scale head (paper section 3.1 and Table 12).
 
     One expert is stage 1 (the action LoRA, ungated); two are stage 2 (language, then action, gated by the scale head).
+    None at all, 0, is what merging stage 1's expert into the base weights leaves.
     """
 
     section: ClassVar[str] = "adapter_config"
@@ -191,7 +192,9 @@ class AdapterConfig(Section):
         super().__post_init__()
 
     def check(self) -> None:
-        self.require_positive_integers("rank", "experts", "scale_head_depth", "scale_head_size")
+        self.require_positive_integers("rank", "scale_head_depth", "scale_head_size")
+        no_experts = type(self.experts) is int and self.experts == 0
+        self.require(no_experts or is_positive_integer(self.experts), "experts", "an integer of 0 or more")
         self.require_positive_numbers("alpha")
         for field in ("dropout", "scale_head_dropout"):
             value = getattr(self, field)
@@ -199,6 +202,13 @@ class AdapterConfig(Section):
         targets = self.target_modules
         known = isinstance(targets, list) and len(targets) > 0 and all(name in ADAPTABLE_LINEARS for name in targets)
         self.require(known, "target_modules", f"a non-empty list out of {', '.join(ADAPTABLE_LINEARS)}")
+
+    @property
+    def expert_names(self) -> list[str]:
+        """Names of the experts in their order; of a mixture, those after language and action have their numbers."""
+        if self.experts == 1:
+            return ["action"]
+        return ["language", "action", *(str(number) for number in range(2, self.experts))][: self.experts]
 
 
 @dataclass

@@ -50,7 +50,7 @@ class MixtureCache(DynamicCache):
 
 
 def make_linear(adapters: AdapterConfig, name: str, in_features: int, out_features: int, bias: bool) -> BaseLinear:
-    if name not in adapters.target_modules:
+    if adapters.experts == 0 or name not in adapters.target_modules:
         return BaseLinear(in_features, out_features, bias=bias)
     return AdaptedLinear(
         in_features,
@@ -126,7 +126,10 @@ class MixtureDecoderLayer(GradientCheckpointingLayer):
 
 
 class MixtureLanguageModel(Qwen2PreTrainedModel):
-    """Qwen2 whose linear layers are adapted by one expert (stage 1) or by a gated mixture of experts (stage 2)."""
+    """Qwen2 whose linear layers are adapted by one expert (stage 1) or by a gated mixture of experts (stage 2).
+
+    Without experts, and with adapters off, it computes what `Qwen2ForCausalLM` computes, bit for bit.
+    """
 
     _no_split_modules = ["MixtureDecoderLayer"]
 
@@ -137,6 +140,7 @@ class MixtureLanguageModel(Qwen2PreTrainedModel):
         self.norm = Qwen2RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.rotary_emb = ExactRotaryEmbedding(config=config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.experts = adapters.experts
         self.scale_head = None
         if adapters.experts > 1:
             self.scale_head = ScaleHead(
@@ -163,6 +167,7 @@ class MixtureLanguageModel(Qwen2PreTrainedModel):
         attention_mask: torch.Tensor,
         cache: DynamicCache | None = None,
         position_ids: torch.Tensor | None = None,
+        adapters: bool = True,
     ) -> torch.Tensor:
         """Final hidden states (after the final norm) of the adapted model.
 
@@ -171,10 +176,16 @@ class MixtureLanguageModel(Qwen2PreTrainedModel):
             attention_mask: (batch, cached + seq), 1 where a token counts.
             cache: keys and values of the tokens before these, extended in place; from `new_cache`.
             position_ids: (batch, seq); default: counted by the mask, so that padding takes no position.
+            adapters: False runs the base model alone, in one pass; what fills a cache goes on the same way.
 
         Returns:
             (batch, seq, hidden_size).
+
+        Raises:
+            ValueError: for a model without adapters that is told to leave them off, and for a cache that the scale head
+                can't go on with.
         """
+        self.check_adapters(adapters, cache)
         if position_ids is None:
             positions = attention_mask.long().cumsum(dim=1) - 1
             position_ids = positions.clamp(min=0)[:, -inputs_embeds.shape[1] :]
@@ -186,8 +197,24 @@ class MixtureLanguageModel(Qwen2PreTrainedModel):
             position_ids=position_ids,
         )
         rotary = self.rotary_emb(inputs_embeds, position_ids)
-        gates = self.gates(inputs_embeds, mask, rotary, cache)
+        gates = self.gates(inputs_embeds, mask, rotary, cache) if adapters and self.experts else None
         return self.run_layers(inputs_embeds, gates, mask, rotary, cache)
+
+    def check_adapters(self, adapters: bool, cache: DynamicCache | None) -> None:
+        if not isinstance(adapters, bool):
+            raise ValueError(f"adapters is {adapters!r}, but it must be True, or False for the base model alone.")
+        if not adapters and self.experts == 0:
+            raise ValueError(
+                "This model has no adapters to leave out (adapter_config.experts is 0): what its experts learnt may be "
+                "merged into its weights. Take the checkpoint from before the merge."
+            )
+        if isinstance(cache, MixtureCache):
+            expected = cache.get_seq_length() if adapters else 0
+            if cache.base.get_seq_length() != expected:
+                filled, now = ("without", "with") if adapters else ("with", "without")
+                raise ValueError(
+                    f"The cache was filled {filled} adapters, so it can't go on {now} them; take a new one."
+                )
 
     def gates(self, inputs_embeds, mask, rotary, cache) -> torch.Tensor:
         """λ: 1 for the single expert of stage 1; in stage 2 the scale head's reading of pass 1, adapters off."""

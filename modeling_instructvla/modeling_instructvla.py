@@ -99,6 +99,7 @@ class InstructVLAForConditionalGeneration(ActionGenerationMixin, CheckpointMixin
         past_key_values: DynamicCache | None = None,
         use_cache: bool = False,
         logits_to_keep: int = 0,
+        adapters: bool = True,
         return_dict: bool = True,
     ) -> InstructVLAOutput:
         """L = L_LM + L_FM for a training batch, logits for a plain one.
@@ -114,6 +115,8 @@ class InstructVLAForConditionalGeneration(ActionGenerationMixin, CheckpointMixin
             action_mask: (batch, horizon), False where the chunk is padding.
             noise, flow_time: ε and τ of the flow loss, drawn when not given.
             logits_to_keep: how many last positions get logits; 0 means all.
+            adapters: False runs the base VLM, as it was before adaptation: for text, not for actions. `generate` takes
+                it, too.
         """
         self.check_batch(
             {
@@ -129,6 +132,8 @@ class InstructVLAForConditionalGeneration(ActionGenerationMixin, CheckpointMixin
                 "flow_time": flow_time,
             }
         )
+        if actions is not None and adapters is False:
+            raise ValueError("adapters=False runs the base VLM, which never learnt to act; leave the actions out.")
         if inputs_embeds is None:
             inputs_embeds = self.embed_prompt(input_ids, pixel_values)
         cache = past_key_values
@@ -140,7 +145,7 @@ class InstructVLAForConditionalGeneration(ActionGenerationMixin, CheckpointMixin
         self.check_length(cached + inputs_embeds.shape[1])
         if attention_mask is None:
             attention_mask = inputs_embeds.new_ones(len(inputs_embeds), cached + inputs_embeds.shape[1]).long()
-        hidden = self.language_model(inputs_embeds, attention_mask, cache, position_ids)
+        hidden = self.language_model(inputs_embeds, attention_mask, cache, position_ids, adapters)
 
         output = InstructVLAOutput(last_hidden_state=hidden, past_key_values=cache)
         if labels is None and actions is None:

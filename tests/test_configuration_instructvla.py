@@ -62,7 +62,7 @@ BAD_VALUES = [
     ({"action_vision_config": {"feature_layer": 24}}, "action_vision_config.feature_layer is 24"),
     ({"action_vision_config": {"image_size": 225}}, "action_vision_config.image_size is 225"),
     ({"adapter_config": {"target_modules": ["qkv"]}}, "adapter_config.target_modules is ['qkv']"),
-    ({"adapter_config": {"experts": 0}}, "adapter_config.experts is 0"),
+    ({"adapter_config": {"experts": -1}}, "adapter_config.experts is -1, but it must be an integer of 0 or more"),
     ({"flow_config": {"sigma_min": 1.5}}, "flow_config.sigma_min is 1.5"),
     ({"flow_config": {"scheduler": "Euler"}}, "flow_config.scheduler is 'Euler'"),
     ({"projector": {"downsample_ratio": 0.3}}, "projector.downsample_ratio is 0.3"),
@@ -188,7 +188,8 @@ def test_attention_backend_reaches_the_language_model():
 
 def test_stage_follows_from_the_number_of_experts():
     stage_1 = InstructVLAConfig.nano(adapter_config={"experts": 1})
-    stage_2 = InstructVLAConfig.nano()
+    merged, stage_2 = InstructVLAConfig.nano(adapter_config={"experts": 0}), InstructVLAConfig.nano()
+    assert (merged.thinks_by_default, merged.response_style) == (False, "motion")
     assert (stage_1.thinks_by_default, stage_1.response_style) == (False, "motion")
     assert (stage_2.thinks_by_default, stage_2.response_style) == (True, "answer")
     assert ActionExpertConfig().attention_dropout == 0.1

@@ -30,6 +30,11 @@ def test_penultimate_block_is_the_default_feature_layer():
     assert ActionVisionConfig(depth=12, feature_layer=2).feature_layer == 2
 
 
+def test_experts_have_names_in_the_order_of_their_matrices():
+    names = [AdapterConfig(experts=experts).expert_names for experts in range(4)]
+    assert names == [[], ["action"], ["language", "action"], ["language", "action", "2"]]
+
+
 NO_FLOW = [
     ("NoSuchScheduler", {}, "scheduler is 'NoSuchScheduler', but it must be a scheduler of diffusers"),
     ("DDPMScheduler", {}, "to integrate a flow; or take one of FlowMatchEulerDiscreteScheduler"),
@@ -53,6 +58,8 @@ BAD_NUMBERS = [
     (ActionVisionConfig, {"mlp_ratio": -1}),
     (AdapterConfig, {"alpha": float("nan")}),
     (AdapterConfig, {"target_modules": [["q_proj"]]}),
+    (AdapterConfig, {"experts": False}),
+    (AdapterConfig, {"experts": 0.0}),
     (FlowConfig, {"beta_a": 0}),
     (FlowConfig, {"num_inference_steps": True}),
     (ProjectorConfig, {"downsample_ratio": "half"}),
