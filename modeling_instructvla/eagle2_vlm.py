@@ -7,12 +7,13 @@ from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2Config
 
-from instructvla.configuration_sections import require
+from instructvla.configuration_sections import is_positive_integer, require
 from instructvla.hub_source import local_folder
+from instructvla.processing.chat_prompts import PROMPT_TOKENS
 
 TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "added_tokens.json", "special_tokens_map.json")
 REQUIRED = {"select_layer": -1, "ps_version": "v2"}  # features after the last norm, pixel shuffle's second order
-VISION_FIELDS = (
+VISION_FIELDS = (  # all are needed: a default would be another model's
     "hidden_size",
     "intermediate_size",
     "num_hidden_layers",
@@ -22,19 +23,23 @@ VISION_FIELDS = (
     "hidden_act",
     "layer_norm_eps",
 )
-TEXT_FIELDS = (
+TEXT_FIELDS = (  # these, too
     "hidden_size",
     "intermediate_size",
     "num_hidden_layers",
     "num_attention_heads",
     "num_key_value_heads",
     "vocab_size",
-    "max_position_embeddings",
     "rope_theta",
-    "rope_scaling",
     "rms_norm_eps",
     "hidden_act",
+)
+OPTIONAL_TEXT_FIELDS = (
+    "max_position_embeddings",
+    "rope_scaling",
     "initializer_range",
+    "bos_token_id",
+    "eos_token_id",
 )
 
 
@@ -47,6 +52,7 @@ class Eagle2:
         vision_config, text_config: fields of `SiglipVisionConfig` and `Qwen2Config`; the vocabulary is without queries.
         downsample_ratio: of the projector's pixel shuffle.
         tokenizer: without action queries.
+        tied_embeddings: whether the weights hold one matrix for input and output embeddings.
     """
 
     folder: Path
@@ -54,9 +60,11 @@ class Eagle2:
     text_config: dict[str, Any]
     downsample_ratio: float
     tokenizer: PreTrainedTokenizerBase
+    tied_embeddings: bool = False
 
     def config_fields(self, num_action_queries: int) -> dict[str, Any]:
         """Fields of `InstructVLAConfig` that the base VLM decides, for a vocabulary with queries at its end."""
+        require(is_positive_integer(num_action_queries), "num_action_queries", num_action_queries, "an integer above 0")
         token_id = self.tokenizer.convert_tokens_to_ids
         eos = self.text_config.get("eos_token_id")
         ends = [token_id("<|im_end|>"), *(eos if isinstance(eos, list) else [eos])]
@@ -96,32 +104,45 @@ def read_eagle2(source: str | Path, revision: str | None = None) -> Eagle2:
     folder = local_folder(source, ["config.json", *TOKENIZER_FILES], revision)
     path = folder / "config.json"
     if not path.is_file():
-        raise ValueError(f"{str(source)!r} has no config.json; --base-vlm must be Eagle2's folder or Hub repository.")
+        raise ValueError(f"{str(source)!r} has no config.json; the base VLM must be Eagle2's folder or Hub repository.")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is no JSON ({error}); copy it again.") from error
+    config = config if isinstance(config, dict) else {}
     parts = {name: config.get(name) for name in ("vision_config", "llm_config")}
     absent = [name for name, part in parts.items() if not isinstance(part, dict)]
     if absent:
-        raise ValueError(f"{path} has no {absent[0]}; --base-vlm must be a VLM in Eagle2's format.")
+        raise ValueError(f"{path} has no {absent[0]}; the base VLM must be in Eagle2's format.")
     vision, text = parts["vision_config"], parts["llm_config"]
+    require_same_architecture(config, vision, text)
+    optional = {name: text[name] for name in OPTIONAL_TEXT_FIELDS if text.get(name) is not None}
+    return Eagle2(
+        folder,
+        needed_fields(path, "vision_config", vision, VISION_FIELDS),
+        needed_fields(path, "llm_config", text, TEXT_FIELDS) | optional,
+        config.get("downsample_ratio", 0.5),
+        read_tokenizer(folder),
+        bool(text.get("tie_word_embeddings")),
+    )
+
+
+def require_same_architecture(config: dict[str, Any], vision: dict[str, Any], text: dict[str, Any]) -> None:
+    """Refuse what would load and compute something else (ValueError naming the field)."""
     for name, value in REQUIRED.items():
         require(config.get(name, value) == value, name, config.get(name), f"{value!r} as in Eagle2")
     require_type(vision, "vision_config", "siglip_vision_model")
     require_type(text, "llm_config", "qwen2")
-    size = config.get("force_image_size") or vision.get("image_size")
-    require(
-        size == vision.get("image_size"), "force_image_size", size, f"{vision.get('image_size')} as in vision_config"
-    )
-    text_fields = (*TEXT_FIELDS, "bos_token_id", "eos_token_id")
-    return Eagle2(
-        folder,
-        {name: vision[name] for name in VISION_FIELDS if name in vision},
-        {name: text[name] for name in text_fields if text.get(name) is not None},
-        config.get("downsample_ratio", 0.5),
-        read_tokenizer(folder),
-    )
+    require(not text.get("use_sliding_window"), "llm_config.use_sliding_window", True, "false: attention is full")
+    size, own = config.get("force_image_size"), vision.get("image_size")
+    require(size in (None, own), "force_image_size", size, f"{own} as in vision_config")
+
+
+def needed_fields(path: Path, section: str, part: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    absent = [f"{section}.{name}" for name in names if part.get(name) is None]
+    if absent:
+        raise ValueError(f"{path} lacks {', '.join(absent)}; copy the base VLM's own config.json there.")
+    return {name: part[name] for name in names}
 
 
 def require_type(part: dict[str, Any], name: str, model_type: str) -> None:
@@ -130,7 +151,16 @@ def require_type(part: dict[str, Any], name: str, model_type: str) -> None:
 
 
 def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer in a folder, which must know the prompt's special tokens (ValueError)."""
+    if not (folder / "tokenizer.json").is_file() and not (folder / "vocab.json").is_file():
+        raise ValueError(f"{str(folder)!r} has no tokenizer.json or vocab.json; copy the base VLM's tokenizer there.")
     try:
-        return AutoTokenizer.from_pretrained(folder, config=Qwen2Config())  # or it would ask to run the folder's code
-    except (ImportError, KeyError, OSError, TypeError, ValueError) as error:
-        raise ValueError(f"The tokenizer in {str(folder)!r} can't be read ({error}); copy its files there.") from error
+        tokenizer = AutoTokenizer.from_pretrained(folder, config=Qwen2Config())  # or it asks to run the folder's code
+    except Exception as error:  # the tokenizers library raises bare Exception for a file that it can't read
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"The tokenizer in {str(folder)!r} can't be read ({reason}); copy its files again.") from error
+    known = tokenizer.get_vocab()
+    missing = [token for token in PROMPT_TOKENS if token not in known]
+    if missing:
+        raise ValueError(f"The tokenizer in {str(folder)!r} lacks {', '.join(missing)}; it is not Eagle2's.")
+    return tokenizer

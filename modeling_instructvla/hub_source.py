@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, OfflineModeIsEnabled
+
+HUB_ERRORS = (HTTPError, HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError)
 
 
 def source_files(source: str | Path, revision: str | None = None) -> list[str]:
@@ -16,10 +18,12 @@ def source_files(source: str | Path, revision: str | None = None) -> list[str]:
     if Path(source).is_dir():
         paths = (path for path in Path(source).rglob("*") if path.is_file())
         return sorted(path.relative_to(source).as_posix() for path in paths)
-    try:
-        return sorted(HfApi().list_repo_files(str(source), revision=revision))
-    except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError) as error:
+    require_no_file(source)
+    try:  # one request, where list_repo_files repeats it for half a minute when there is no network
+        siblings = HfApi().model_info(str(source), revision=revision).siblings
+    except HUB_ERRORS as error:
         raise unreachable(source, error) from error
+    return sorted(sibling.rfilename for sibling in siblings or [])
 
 
 def local_folder(source: str | Path, patterns: Sequence[str], revision: str | None = None) -> Path:
@@ -30,12 +34,18 @@ def local_folder(source: str | Path, patterns: Sequence[str], revision: str | No
     """
     if Path(source).is_dir():
         return Path(source)
+    require_no_file(source)
     try:
         return Path(snapshot_download(str(source), revision=revision, allow_patterns=list(patterns)))
-    except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError) as error:
+    except HUB_ERRORS as error:
         raise unreachable(source, error) from error
+
+
+def require_no_file(source: str | Path) -> None:
+    if Path(source).is_file():
+        raise ValueError(f"{str(source)!r} is a file; give the folder that holds it.")
 
 
 def unreachable(source: str | Path, error: Exception) -> ValueError:
     reason = " ".join(str(error).split())
-    return ValueError(f"{source} is no folder here, and no Hub repository that can be read: {reason[:300]}")
+    return ValueError(f"{str(source)!r} is no folder here, and no Hub repository that can be read: {reason[:300]}")

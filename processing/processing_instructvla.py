@@ -396,18 +396,24 @@ class InstructVLAProcessor(ProcessorMixin):
         key = self.resolve_unnorm_key(unnorm_key)
         return check_statistics({key: self.statistics[key]}, self.action_dim, self.state_dim)[key]
 
-    def save_pretrained(self, save_directory: Any, push_to_hub: bool = False, **kwargs: Any) -> list[str]:
+    def save_pretrained(
+        self, save_directory: Any, push_to_hub: bool = False, *, allow_no_statistics: bool = False, **kwargs: Any
+    ) -> list[str]:
         """Write processor_config.json, chat_template.jinja, the tokenizer and this code into one folder.
 
+        Args:
+            allow_no_statistics: for a model that is yet to be trained; loaded, it refuses to act until it has some.
+
         Raises:
-            ValueError: no statistics, or bad ones; nothing is written then.
+            ValueError: no statistics, unless they are allowed to lack, or bad ones; nothing is written then.
         """
-        if not self.statistics:
+        if not self.statistics and not allow_no_statistics:
             raise ValueError(
                 "a processor is not saved without statistics, as its model could not act; set processor.statistics = "
                 "{unnorm_key: {'action': {'q01': [...], 'q99': [...], 'mask': [...]}}} first"
             )
-        self.statistics = check_statistics(self.statistics, self.action_dim, self.state_dim)
+        if self.statistics:
+            self.statistics = check_statistics(self.statistics, self.action_dim, self.state_dim)
         return super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
 
     def _state_rows(self, state: Any, unnorm_key: str | None, batch: int) -> torch.Tensor:

@@ -1,0 +1,135 @@
+"""Where the tensors of a fresh model come from: the base VLM, DINOv2, or its own initialisation."""
+
+import re
+from collections.abc import Collection, Mapping
+
+import torch
+
+from instructvla.configuration_instructvla import InstructVLAConfig
+from instructvla.dinov2_vision import DinoV2
+from instructvla.modeling_instructvla import InstructVLAForConditionalGeneration
+from instructvla.official_names import WeightAccount
+from instructvla.safetensors_folder import SafetensorsFolder
+
+DTYPES = ("float32", "bfloat16", "float16")
+VISION_PREFIX = "action_model.film_vision_model.vision_model."
+EMBEDDING, HEAD = "language_model.embed_tokens.weight", "language_model.lm_head.weight"
+
+# What no source has. Everything else must come from one.
+NEW = {
+    "LoRA of the adaptation experts": r"language_model\.layers\..+\.lora_[AB]",
+    "scale head": r"language_model\.scale_head\..+",
+    "FiLM, as identity": r"action_expert\.vision\.blocks\.\d+\.film_(scale|shift)\.(weight|bias)",
+    "action expert": r"action_expert\.(?!vision\.).+",
+}
+
+
+class Sources:
+    """Both sources' tensors under the names of published checkpoints.
+
+    Args:
+        vlm, vision: the base VLM's weights and DINOv2.
+        image_size, patch_size: of the images that DINOv2 will see, in pixels.
+    """
+
+    def __init__(self, vlm: SafetensorsFolder, vision: DinoV2, image_size: int, patch_size: int):
+        self.vlm, self.vision, self.grid = vlm, vision, (image_size, patch_size)
+        own_shapes = vision.shapes(*self.grid)
+        self.shapes = vlm.shapes | {VISION_PREFIX + name: shape for name, shape in own_shapes.items()}
+        self.dtypes = vlm.dtypes | {VISION_PREFIX + name: dtype for name, dtype in vision.weights.dtypes.items()}
+
+    def load(self, names: Collection[str]) -> dict[str, torch.Tensor]:
+        """Some tensors, mapped from their files."""
+        own = [name.removeprefix(VISION_PREFIX) for name in names if name.startswith(VISION_PREFIX)]
+        loaded = {VISION_PREFIX + name: tensor for name, tensor in self.vision.load(own, *self.grid).items()}
+        return loaded | self.vlm.load(name for name in names if not name.startswith(VISION_PREFIX))
+
+
+def weights_dtype(account: WeightAccount, dtypes: Mapping[str, torch.dtype], wanted: str | None) -> torch.dtype:
+    """The dtype asked for, or that of the VLM's embeddings."""
+    if wanted is not None and wanted not in DTYPES:
+        raise ValueError(f"--dtype is {wanted!r}, but it must be one of {', '.join(DTYPES)}.")
+    for name in (name for names in account.used.values() for name in names):
+        if str(dtypes[name]).removeprefix("torch.") not in DTYPES:
+            raise ValueError(f"{name} is {dtypes[name]}; weights must be {', '.join(DTYPES)}, not quantised.")
+    if wanted is not None or EMBEDDING not in account.used:
+        return getattr(torch, wanted or "float32")
+    return dtypes[account.used[EMBEDDING][0]]
+
+
+def meta_model(config: InstructVLAConfig, dtype: torch.dtype) -> InstructVLAForConditionalGeneration:
+    """The model without memory for its weights."""
+    with torch.device("meta"):
+        return InstructVLAForConditionalGeneration(config).to(dtype)
+
+
+def new_tensors(
+    model: InstructVLAForConditionalGeneration, account: WeightAccount, shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, list[str]]:
+    """Part → our names of the tensors that no source has and that may be random.
+
+    Args:
+        shapes: source name → shape.
+
+    Raises:
+        ValueError: tensors that would be left random although they shouldn't be, that have no place in the model, or
+            have another size.
+    """
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    new: dict[str, list[str]] = {}
+    random = []
+    for name in (name for name in expected if name not in account.used):
+        part = next((part for part, pattern in NEW.items() if re.fullmatch(pattern, name)), None)
+        random.append(name) if part is None else new.setdefault(part, []).append(name)
+    problems = {
+        "left random, as no source has them": random,
+        "without a place in this model": [names[0] for name, names in account.used.items() if name not in expected],
+        "of another size than the configuration needs": other_sizes(model.config, expected, account, shapes),
+    }
+    report = [f"{kind}: {shortened(names)}" for kind, names in problems.items() if names]
+    if report:
+        raise ValueError("The weights do not make a whole model. Tensors " + "; tensors ".join(report) + ".")
+    return new
+
+
+def other_sizes(
+    config: InstructVLAConfig,
+    expected: Mapping[str, tuple[int, ...]],
+    account: WeightAccount,
+    shapes: Mapping[str, tuple[int, ...]],
+) -> list[str]:
+    """Source tensors whose shape is not the model's, with both; of the vocabulary the tokenizer's rows count."""
+    problems = []
+    for name in account.used.keys() & expected.keys():
+        source = account.used[name][0]
+        own, wanted = shapes[source], expected[name]
+        if name in (EMBEDDING, HEAD) and own:
+            own = (min(own[0], config.query_token_id), *own[1:])
+            wanted = (wanted[0] - config.num_action_queries, *wanted[1:])
+        if own != wanted:
+            problems.append(f"{source} is {own}, not {wanted}")
+    return sorted(problems)
+
+
+def shortened(names: list[str]) -> str:
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return ", ".join(name.removeprefix(VISION_PREFIX) for name in names[:8]) + more
+
+
+def initialize_new(model: InstructVLAForConditionalGeneration, names: list[str], seed: int) -> dict[str, torch.Tensor]:
+    """Give the named tensors memory and the model's own initial values; make the queries' embedding rows.
+
+    The rows are normal with the language model's `initializer_range`, as in an embedding that transformers resizes
+    with `mean_resizing=False`.
+    """
+    for name in names:
+        module, _, parameter = name.rpartition(".")
+        owner = model.get_submodule(module)
+        empty = torch.empty_like(owner.get_parameter(parameter), device="cpu")
+        setattr(owner, parameter, torch.nn.Parameter(empty))
+    text = model.config.text_config
+    size = (model.config.num_action_queries, text.hidden_size)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model.initialize_weights()  # what is on the meta device stays there
+        return {name: torch.randn(size) * text.initializer_range for name in (EMBEDDING, HEAD)}
