@@ -23,6 +23,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from safetensors import SafetensorError
 from transformers import AutoModel
 
+from instructvla.command_errors import errors_on_stderr
 from instructvla.evaluation.demo_scene import draw_tabletop_scene
 
 if TYPE_CHECKING:  # matplotlib is an extra
@@ -295,7 +296,7 @@ def main(
     seed: Annotated[int, typer.Option(help="Seed of the starting noise.")] = 0,
 ) -> None:
     """Show what the model says and does for one picture and one instruction."""
-    try:
+    with errors_on_stderr():
         images, robot_state = read_images(image or []), parse_state(state)
         check_request(instruction, output)
         result = run_demo(
@@ -309,9 +310,6 @@ def main(
             output,
             note=None if model else UNTRAINED_NOTE,
         )
-    except ValueError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from error
     typer.echo(result.report())
     typer.echo(f"\npicture      {output}")
 

@@ -24,7 +24,7 @@ def parse_overrides(settings: Iterable[str]) -> dict[str, Any]:
     for setting in settings:
         path, equals, text = setting.partition("=")
         names = path.strip().split(".")
-        if not equals or not all(names):
+        if not equals or not all(names) or not text.strip():
             raise ValueError(f"--set {setting} is not FIELD=VALUE, such as adapter_config.alpha=256.")
         refuse_unknown(names[:1], InstructVLAConfig.own_fields(), "--set ")
         place = overrides

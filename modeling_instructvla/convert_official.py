@@ -1,9 +1,6 @@
 """`instructvla convert`: a checkpoint of the paper's authors as a folder that `AutoModel.from_pretrained` loads."""
 
-import json
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -11,9 +8,8 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from transformers.utils import logging
 
-from instructvla.checkpoint_instructvla import staged_checkpoint
+from instructvla.command_errors import errors_on_stderr
 from instructvla.config_overrides import parse_overrides
 from instructvla.configuration_instructvla import InstructVLAConfig
 from instructvla.eagle2_vlm import Eagle2, read_eagle2
@@ -23,9 +19,8 @@ from instructvla.official_names import UNREACHABLE_BLOCKS, WeightAccount, accoun
 from instructvla.official_run import OfficialRun, find_run
 from instructvla.official_sizes import RELEASED_CROP_PCT, RELEASED_FEATURE_LAYER, released_fields, require_same_run
 from instructvla.official_tensors import OfficialTensors
-from instructvla.sharded_weights import write_sharded
+from instructvla.streamed_checkpoint import choose_dtype, meta_model, write_streamed
 
-DTYPES = ("float32", "bfloat16", "float16")
 LIBERO_CAMERAS = ["primary", "wrist"]
 
 
@@ -111,7 +106,8 @@ def plan_conversion(
     feature_layer = vision.get("feature_layer") if isinstance(vision, dict) else None
     account = account_for(tensors.shapes, RELEASED_FEATURE_LAYER if feature_layer is None else feature_layer)
     config, assumed = released_config(account, tensors, eagle2, run, overrides)
-    model = meta_model(config, result_dtype(account, tensors.dtypes, dtype))
+    used = {name: tensors.dtypes[name] for sources in account.used.values() for name in sources}
+    model = meta_model(config, choose_dtype(dtype, used, default=reduce(torch.promote_types, used.values())))
     require_same_tensors(account, tensors.shapes, model.state_dict())
     require_same_run(run.settings, config)
     model.processor = matching_processor(
@@ -139,44 +135,16 @@ def convert(plan: Conversion, output: str | Path, max_shard_size: str = "1GB") -
     Raises:
         ValueError: a folder that holds the source, or a disk that is full.
     """
-    output = Path(output)
-    sources = [*plan.run.checkpoint.resolve().parents, plan.base_vlm.resolve()]
-    if output.resolve() in sources:
-        raise ValueError(f"--output {output} holds the files that are converted; give another folder.")
-    report, weights = plan.report(), plan.model.state_dict()
-    require_space(output, sum(tensor.numel() * tensor.itemsize for tensor in weights.values()))
-    try:
-        with staged_checkpoint(output) as staging:
-            with no_progress_bar():
-                plan.model.write_checkpoint(staging, output.resolve().name, state_dict={})
-            write_sharded(staging, weights, plan.load, max_shard_size)
-            (staging / "conversion_report.json").write_text(json.dumps(report, indent=2), encoding="utf-8")
-    except OSError as error:
-        raise ValueError(f"--output {output} can't be written: {error}. Nothing was left there.") from error
+    report = plan.report()
+    write_streamed(
+        plan.model,
+        plan.load,
+        Path(output),
+        sources=[*plan.run.checkpoint.resolve().parents, plan.base_vlm],
+        reports={"conversion_report.json": report},
+        max_shard_size=max_shard_size,
+    )
     return report
-
-
-def require_space(folder: Path, size: int) -> None:
-    """Refuse a folder on a disk with less than `size` bytes free (ValueError)."""
-    existing = next(place for place in (folder.resolve(), *folder.resolve().parents) if place.exists())
-    free = shutil.disk_usage(existing).free
-    if free < size:
-        raise ValueError(
-            f"--output {folder} needs {size / 1e9:.1f} GB, but its disk has {free / 1e9:.1f} GB free; free some, give "
-            "another folder, or halve the size with --dtype bfloat16."
-        )
-
-
-@contextmanager
-def no_progress_bar() -> Iterator[None]:
-    """transformers would show a bar for the weights, which are not its to write here."""
-    enabled = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if enabled:
-            logging.enable_progress_bar()
 
 
 def released_config(
@@ -201,20 +169,6 @@ def released_config(
             + " ".join(f"--set {name}=…" for name in untold)
         )
     return InstructVLAConfig.from_dict(fields, **overrides), assumed
-
-
-def result_dtype(account: WeightAccount, dtypes: Mapping[str, torch.dtype], wanted: str | None) -> torch.dtype:
-    """The dtype asked for, or the widest of the tensors that are used."""
-    if wanted is not None and wanted not in DTYPES:
-        raise ValueError(f"--dtype is {wanted!r}, but it must be one of {', '.join(DTYPES)}.")
-    used = [dtypes[name] for sources in account.used.values() for name in sources]
-    return getattr(torch, wanted) if wanted else reduce(torch.promote_types, used)
-
-
-def meta_model(config: InstructVLAConfig, dtype: torch.dtype) -> InstructVLAForConditionalGeneration:
-    """The model without memory for its weights."""
-    with torch.device("meta"):
-        return InstructVLAForConditionalGeneration(config).to(dtype)
 
 
 def require_same_tensors(
@@ -258,14 +212,11 @@ def main(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, write nothing.")] = False,
 ) -> None:
     """Convert a checkpoint of the paper's authors into a folder that AutoModel loads, with the same numbers."""
-    try:
+    with errors_on_stderr():
         plan = plan_conversion(
             source, base_vlm, parse_overrides(setting or []), adapter, statistics, checkpoint, revision, dtype
         )
         report = plan.report() if dry_run else convert(plan, output, max_shard_size)
-    except ValueError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from error
     typer.echo(summary(report, None if dry_run else output))
 
 

@@ -10,8 +10,8 @@ from instructvla.dinov2_vision import DinoV2
 from instructvla.modeling_instructvla import InstructVLAForConditionalGeneration
 from instructvla.official_names import WeightAccount
 from instructvla.safetensors_folder import SafetensorsFolder
+from instructvla.streamed_checkpoint import choose_dtype
 
-DTYPES = ("float32", "bfloat16", "float16")
 VISION_PREFIX = "action_model.film_vision_model.vision_model."
 EMBEDDING, HEAD = "language_model.embed_tokens.weight", "language_model.lm_head.weight"
 
@@ -47,20 +47,9 @@ class Sources:
 
 def weights_dtype(account: WeightAccount, dtypes: Mapping[str, torch.dtype], wanted: str | None) -> torch.dtype:
     """The dtype asked for, or that of the VLM's embeddings."""
-    if wanted is not None and wanted not in DTYPES:
-        raise ValueError(f"--dtype is {wanted!r}, but it must be one of {', '.join(DTYPES)}.")
-    for name in (name for names in account.used.values() for name in names):
-        if str(dtypes[name]).removeprefix("torch.") not in DTYPES:
-            raise ValueError(f"{name} is {dtypes[name]}; weights must be {', '.join(DTYPES)}, not quantised.")
-    if wanted is not None or EMBEDDING not in account.used:
-        return getattr(torch, wanted or "float32")
-    return dtypes[account.used[EMBEDDING][0]]
-
-
-def meta_model(config: InstructVLAConfig, dtype: torch.dtype) -> InstructVLAForConditionalGeneration:
-    """The model without memory for its weights."""
-    with torch.device("meta"):
-        return InstructVLAForConditionalGeneration(config).to(dtype)
+    used = {name: dtypes[name] for names in account.used.values() for name in names}
+    embedding = account.used.get(EMBEDDING, [None])[0]
+    return choose_dtype(wanted, used, default=used.get(embedding, torch.float32))
 
 
 def new_tensors(

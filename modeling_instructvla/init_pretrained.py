@@ -1,6 +1,5 @@
 """`instructvla init`: a fresh stage-1 model from the base VLM's and DINOv2's weights (paper sections 3.1 and 3.2)."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,19 +8,19 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from instructvla.checkpoint_instructvla import staged_checkpoint
+from instructvla.command_errors import errors_on_stderr
 from instructvla.config_overrides import parse_overrides
 from instructvla.configuration_instructvla import InstructVLAConfig
 from instructvla.dinov2_vision import DinoV2, read_dinov2
 from instructvla.eagle2_vlm import Eagle2, read_eagle2
-from instructvla.fresh_weights import EMBEDDING, HEAD, Sources, initialize_new, meta_model, new_tensors, weights_dtype
+from instructvla.fresh_weights import EMBEDDING, HEAD, Sources, initialize_new, new_tensors, weights_dtype
 from instructvla.hub_source import local_folder
 from instructvla.matching_processor import matching_processor
 from instructvla.modeling_instructvla import InstructVLAForConditionalGeneration
 from instructvla.official_names import WeightAccount, account_for
 from instructvla.official_run import read_statistics
 from instructvla.safetensors_folder import WEIGHT_PATTERNS, SafetensorsFolder
-from instructvla.sharded_weights import write_sharded
+from instructvla.streamed_checkpoint import meta_model, write_streamed
 
 
 @dataclass
@@ -136,18 +135,16 @@ def write_fresh_model(plan: FreshModel, output: str | Path, max_shard_size: str 
     Raises:
         ValueError: a folder that holds a source, or one that can't be written.
     """
-    output = Path(output)
-    folders = (plan.sources.vlm.folder, plan.sources.vision.weights.folder)
-    if output.resolve() in [folder.resolve() for folder in folders]:
-        raise ValueError(f"--output {output} holds the weights that the model is made from; give another folder.")
     report = plan.report()
-    try:
-        with staged_checkpoint(output) as staging:
-            plan.model.write_checkpoint(staging, output.resolve().name, allow_no_statistics=True, state_dict={})
-            write_sharded(staging, plan.model.state_dict(), plan.load, max_shard_size)
-            (staging / "init_report.json").write_text(json.dumps(report, indent=2), encoding="utf-8")
-    except OSError as error:
-        raise ValueError(f"--output {output} can't be written: {error}. Nothing was left there.") from error
+    write_streamed(
+        plan.model,
+        plan.load,
+        Path(output),
+        sources=[plan.sources.vlm.folder, plan.sources.vision.weights.folder],
+        reports={"init_report.json": report},
+        max_shard_size=max_shard_size,
+        allow_no_statistics=True,
+    )
     return report
 
 
@@ -191,15 +188,12 @@ def main(
     ] = None,
 ) -> None:
     """Make a fresh stage-1 model from Eagle2's and DINOv2's weights."""
-    try:
+    with errors_on_stderr():
         actions = action_fields(action_names, action_units, gripper_dims)
         plan = plan_fresh_model(
             vlm, action_vision, parse_overrides(setting or []), statistics, seed, dtype, revision, **actions
         )
         report = write_fresh_model(plan, output, max_shard_size)
-    except ValueError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from error
     typer.echo(summary(report, output))
 
 

@@ -1,13 +1,12 @@
 """`instructvla export-peft`, `import-peft` and `merge`: adapters of checkpoint folders."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from transformers import PreTrainedConfig
 
+from instructvla.command_errors import errors_on_stderr
 from instructvla.configuration_instructvla import InstructVLAConfig
 from instructvla.hub_source import local_folder
 from instructvla.modeling_instructvla import InstructVLAForConditionalGeneration
@@ -20,16 +19,6 @@ merge_app = typer.Typer(add_completion=False)
 Model = Annotated[str, typer.Argument(help="InstructVLA checkpoint: a folder or Hub repository.", show_default=False)]
 Expert = Annotated[str, typer.Option(help="language or action; stage 1 has action alone.", show_default=False)]
 Output = Annotated[Path, typer.Option(help="Folder to write.", show_default=False)]
-
-
-@contextmanager
-def errors_on_stderr() -> Iterator[None]:
-    """One line and exit code 2 for what the user can put right."""
-    try:
-        yield
-    except (ValueError, OSError) as error:
-        typer.echo(f"error: {' '.join(str(error).split())}", err=True)
-        raise typer.Exit(2) from error
 
 
 def load_checkpoint(name: str, *outputs: Path | None) -> InstructVLAForConditionalGeneration:

@@ -11,6 +11,7 @@ from transformers import AutoModel, AutoModelForImageTextToText
 
 import instructvla.checkpoint_instructvla as checkpoint_module
 from instructvla import InstructVLAConfig, InstructVLAForConditionalGeneration
+from instructvla.checkpoint_instructvla import library_versions, staged_checkpoint
 from instructvla.nano import NANO_STATISTICS, nano_processor, untrained_nano
 
 
@@ -251,3 +252,37 @@ def test_a_model_cast_after_loading_saves_and_loads_bit_equal(nano, tmp_path):
     noise = torch.ones(1, 16, 7)
     actions = [m.generate_action(picture(), "pick it up", noise=noise).normalized_actions for m in (model, loaded)]
     assert torch.equal(*actions)
+
+
+def test_saving_records_the_versions_of_installed_packages_alone(checkpoint, monkeypatch):
+    recorded = InstructVLAConfig.from_pretrained(checkpoint).library_versions
+    assert recorded == library_versions()
+    assert recorded["torch"] == torch.__version__.split("+")[0]
+    assert {"transformers", "timm", "diffusers", "pillow", "instructvla"} <= recorded.keys()
+    monkeypatch.setattr(checkpoint_module, "VERSIONED_PACKAGES", ("torch", "no-such-package"))
+    assert list(library_versions()) == ["torch"]
+
+
+def test_a_staged_checkpoint_appears_whole_or_not_at_all(tmp_path):
+    with pytest.raises(RuntimeError), staged_checkpoint(tmp_path / "new") as staging:
+        (staging / "config.json").write_text("half")
+        raise RuntimeError("interrupted")
+    assert list(tmp_path.iterdir()) == []
+    with staged_checkpoint(tmp_path / "new") as staging:
+        (staging / "config.json").write_text("whole")
+        assert not (tmp_path / "new" / "config.json").exists()
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["config.json"]
+    with pytest.raises(RuntimeError), staged_checkpoint(tmp_path / "new") as staging:
+        (staging / "config.json").write_text("another half")
+        raise RuntimeError("interrupted")
+    assert (tmp_path / "new" / "config.json").read_text() == "whole"
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["config.json"]
+
+
+def test_a_staged_checkpoint_in_place_of_a_file_is_refused(tmp_path):
+    (tmp_path / "robot").write_text("a file")
+    with (
+        pytest.raises(ValueError, match="is a file; a checkpoint needs a folder"),
+        staged_checkpoint(tmp_path / "robot"),
+    ):
+        pass

@@ -414,7 +414,7 @@ def test_a_full_disk_is_one_message_and_leaves_nothing(tmp_path, run, base_vlm, 
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("instructvla.sharded_weights.save_file", full)
+    monkeypatch.setattr("instructvla.streamed_checkpoint.save_file", full)
     code, output = command(*arguments(run, base_vlm, tmp_path / "out"))
     assert code == 2 and "No space left on device" in output
     assert not (tmp_path / "out").exists()

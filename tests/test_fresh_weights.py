@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from instructvla import InstructVLAConfig
-from instructvla.fresh_weights import EMBEDDING, HEAD, initialize_new, meta_model, new_tensors, weights_dtype
+from instructvla.fresh_weights import EMBEDDING, HEAD, initialize_new, new_tensors, weights_dtype
 from instructvla.nano import untrained_nano
 from instructvla.official_names import WeightAccount
+from instructvla.streamed_checkpoint import meta_model
 
 CONFIG = InstructVLAConfig.nano(state_dim=3)
 

@@ -305,7 +305,7 @@ def test_other_action_dimensions_need_their_names(sources, tmp_path):
 
 def test_output_that_holds_a_source_is_refused(sources):
     for folder in (sources.vlm, sources.dino):
-        with pytest.raises(ValueError, match="holds the weights that the model is made from"):
+        with pytest.raises(ValueError, match="holds the files that the checkpoint is made from"):
             write_fresh_model(plan_fresh_model(sources.vlm, sources.dino, SMALL), folder)
         assert (folder / "model.safetensors").is_file()
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from instructvla.sharded_weights import INDEX, write_sharded
+from instructvla.streamed_checkpoint import INDEX, write_shards
 
 TENSORS = {f"layer.{index}": torch.full((250,), float(index)) for index in range(8)}  # 1,000 bytes each
 SIZES = {name: tensor.to("meta") for name, tensor in TENSORS.items()}
@@ -20,7 +20,7 @@ def write(folder, max_shard_size: str) -> list[list[str]]:
         asked.append(names)
         return {name: TENSORS[name] for name in names}
 
-    write_sharded(folder, SIZES, load, max_shard_size)
+    write_shards(folder, SIZES, load, max_shard_size)
     return asked
 
 

@@ -1,0 +1,135 @@
+"""Checkpoints written shard by shard from tensors read when they are needed: memory holds one shard at a time."""
+
+import json
+import shutil
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import split_torch_state_dict_into_shards
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from tqdm.auto import tqdm
+from transformers.utils import logging
+
+from instructvla.checkpoint_instructvla import staged_checkpoint
+from instructvla.configuration_instructvla import InstructVLAConfig
+from instructvla.modeling_instructvla import InstructVLAForConditionalGeneration
+
+INDEX = "model.safetensors.index.json"
+DTYPES = ("float32", "bfloat16", "float16")
+Loader = Callable[[list[str]], dict[str, torch.Tensor]]
+
+
+def meta_model(config: InstructVLAConfig, dtype: torch.dtype) -> InstructVLAForConditionalGeneration:
+    """The model without memory for its weights."""
+    with torch.device("meta"):
+        return InstructVLAForConditionalGeneration(config).to(dtype)
+
+
+def choose_dtype(wanted: str | None, dtypes: Mapping[str, torch.dtype], default: torch.dtype) -> torch.dtype:
+    """The dtype asked for by name, else `default`.
+
+    Args:
+        wanted: one of `DTYPES`, or None.
+        dtypes: of the source tensors.
+
+    Raises:
+        ValueError: for another dtype, or tensors that are quantised.
+    """
+    if wanted is not None and wanted not in DTYPES:
+        raise ValueError(f"--dtype is {wanted!r}, but it must be one of {', '.join(DTYPES)}.")
+    for name, dtype in dtypes.items():
+        if str(dtype).removeprefix("torch.") not in DTYPES:
+            raise ValueError(f"{name} is {dtype}; weights must be {', '.join(DTYPES)}, not quantised.")
+    return default if wanted is None else getattr(torch, wanted)
+
+
+def write_streamed(
+    model: InstructVLAForConditionalGeneration,
+    load: Loader,
+    output: Path,
+    *,
+    sources: Collection[Path],
+    reports: Mapping[str, Any],
+    max_shard_size: str,
+    allow_no_statistics: bool = False,
+) -> None:
+    """Write a whole checkpoint folder; whatever interrupts it, nothing that loads is left there.
+
+    Args:
+        model: on the meta device, with its processor.
+        load: the weights of some names, contiguous, on the CPU and in the model's dtype.
+        output: folder; a checkpoint in it is replaced.
+        sources: folders that must not be written over.
+        reports: file name → what the file shall hold as JSON.
+        max_shard_size: such as "1GB"; a larger tensor has a shard of its own.
+        allow_no_statistics: of the processor.
+
+    Raises:
+        ValueError: a folder that holds the sources, a disk that is full, or a size that is none.
+    """
+    if output.resolve() in [source.resolve() for source in sources]:
+        raise ValueError(f"--output {output} holds the files that the checkpoint is made from; give another folder.")
+    weights = model.state_dict()
+    require_space(output, sum(tensor.numel() * tensor.itemsize for tensor in weights.values()))
+    try:
+        with staged_checkpoint(output) as staging:
+            with no_progress_bar():
+                model.write_checkpoint(
+                    staging, output.resolve().name, allow_no_statistics=allow_no_statistics, state_dict={}
+                )
+            write_shards(staging, weights, load, max_shard_size)
+            for name, report in reports.items():
+                (staging / name).write_text(json.dumps(report, indent=2), encoding="utf-8")
+    except OSError as error:
+        raise ValueError(f"--output {output} can't be written: {error}. Nothing was left there.") from error
+
+
+def write_shards(folder: Path, sizes: Mapping[str, torch.Tensor], load: Loader, max_shard_size: str) -> None:
+    """Write model.safetensors, or its shards and their index, into an existing folder.
+
+    Args:
+        sizes: name → a tensor of the right shape and dtype, without data.
+
+    Raises:
+        OSError: if a file can't be written.
+        ValueError: if `max_shard_size` is no size.
+    """
+    try:
+        plan = split_torch_state_dict_into_shards(dict(sizes), max_shard_size=max_shard_size)
+    except ValueError as error:
+        raise ValueError(f"The shard size {max_shard_size!r} is no size such as 1GB or 500MB.") from error
+    for file_name, names in tqdm(plan.filename_to_tensors.items(), desc="writing", unit="shard"):
+        try:
+            save_file(load(names), folder / file_name, metadata={"format": "pt"})
+        except SafetensorError as error:
+            raise OSError(f"{file_name}: {error}") from error
+    if plan.is_sharded:
+        index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
+        (folder / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True), encoding="utf-8")
+
+
+def require_space(folder: Path, size: int) -> None:
+    """Refuse a folder on a disk with less than `size` bytes free (ValueError)."""
+    existing = next(place for place in (folder.resolve(), *folder.resolve().parents) if place.exists())
+    free = shutil.disk_usage(existing).free
+    if free < size:
+        raise ValueError(
+            f"--output {folder} needs {size / 1e9:.1f} GB, but its disk has {free / 1e9:.1f} GB free; free some, give "
+            "another folder, or halve the size with --dtype bfloat16."
+        )
+
+
+@contextmanager
+def no_progress_bar() -> Iterator[None]:
+    """transformers would show a bar for the weights, which are not its to write here."""
+    enabled = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if enabled:
+            logging.enable_progress_bar()
