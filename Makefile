@@ -5,7 +5,7 @@ INSTALLED := $(VENV)/.installed
 RUN := $(VENV)/bin/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-gpu lint bench bench-convert
+.PHONY: help setup demo test test-slow test-gpu lint bench bench-convert bench-stream
 
 help:
 	@echo "make setup      install the package with its dev extras into $(VENV)"
@@ -14,6 +14,7 @@ help:
 	@echo "make lint       ruff check and ruff format --check"
 	@echo "make bench      times of every stage, with and without each reuse"
 	@echo "make bench-convert   time and memory of converting a checkpoint of full size (12 GB of disk)"
+	@echo "make bench-stream    memory and speed of streaming 2,000 episodes twice (2 GB of disk) -> outputs/stream_memory.png"
 
 setup: $(INSTALLED)
 
@@ -49,3 +50,6 @@ bench: $(INSTALLED)
 
 bench-convert: $(INSTALLED)
 	$(RUN) tests.bench_convert
+
+bench-stream: $(INSTALLED)
+	$(RUN) tests.bench_stream_memory

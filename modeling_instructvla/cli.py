@@ -31,6 +31,26 @@ COMMANDS = {
         "instructvla.peft_commands:merge_app",
         "A stage-1 model with its expert merged into the base weights.",
     ),
+    "download": (
+        "instructvla.training.data.vla_it_download:app",
+        "Published data sets from the Hub: only the parts asked for, checked.",
+    ),
+    "prepare": (
+        "instructvla.training.data.prepare:app",
+        "A dataset (RLDS, LeRobot) as sharded Parquet files, with annotations.",
+    ),
+    "statistics": (
+        "instructvla.training.data.dataset_statistics:app",
+        "Ranges and quantiles of a dataset's actions and states, in one pass.",
+    ),
+    "validate": (
+        "instructvla.training.data.validate:app",
+        "What is wrong with a dataset, one line per problem.",
+    ),
+    "preview": (
+        "instructvla.training.data.preview:app",
+        "Episodes of a dataset as one HTML page: frames, texts, curves, warnings.",
+    ),
     "doctor": (
         "instructvla.evaluation.doctor:app",
         "What is wrong with a checkpoint, one line per finding.",

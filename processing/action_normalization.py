@@ -134,6 +134,30 @@ def unnormalize_actions(
     return np.where(mask, 0.5 * (actions + 1.0) * (high - low) + low, actions)
 
 
+def normalize_actions(actions: np.ndarray, statistics: Mapping[str, Any]) -> np.ndarray:
+    """The model's actions from physical ones: the inverse of `unnormalize_actions` between q01 and q99.
+
+    The masked dimensions (all, if the statistics have no mask) become 2·(a − q01) / (q99 − q01) − 1, clipped to
+    [−1, 1], and 0 where q01 = q99. The others, the gripper, stay as they are. The authors add 1e-8 to the divisor, and
+    set whatever never changes in a dataset to 0, a gripper too; here one that was always open stays open.
+
+    Args:
+        actions: `(..., action_dim)` in the units of the statistics.
+        statistics: "q01", "q99" and optionally "mask" of the action, `(action_dim,)` each.
+
+    Returns:
+        `(..., action_dim)` float64.
+
+    Raises:
+        ValueError: a wrong number of dimensions, or a value that is not finite.
+    """
+    low, high = (np.asarray(statistics[field], np.float64) for field in REQUIRED_FIELDS)
+    actions = _checked(actions, len(low), "actions")
+    span = np.where(low == high, 1.0, high - low)
+    scaled = np.where(low == high, 0.0, (2.0 * (actions - low) / span - 1.0).clip(-1.0, 1.0))
+    return np.where(np.asarray(statistics.get("mask", True), bool), scaled, actions)
+
+
 def normalize_state(state: np.ndarray, statistics: Mapping[str, Any]) -> np.ndarray:
     """2·(s − q01) / (q99 − q01 + 1e-8) − 1, clipped to [−1, 1]; a dimension that was constant in training gives 0.
 

@@ -69,6 +69,12 @@ def released_chat_template(num_image_tokens: int) -> str:
     return CHAT_TEMPLATE.replace("NUM_IMAGE_TOKENS", str(num_image_tokens)).strip()
 
 
+def control_tokens(text: str, special_tokens: Iterable[str] = ()) -> list[str]:
+    """What in a text the model would take for the frame of the conversation, an image or an action query."""
+    found = [token for token in {*PROMPT_TOKENS, *special_tokens} if token in text]
+    return sorted({*found, *QUERY_PATTERN.findall(text)})
+
+
 def action_messages(instruction: str, response: str | None, special_tokens: Iterable[str]) -> list[dict[str, Any]]:
     """The conversation that asks for an action.
 
@@ -84,10 +90,8 @@ def action_messages(instruction: str, response: str | None, special_tokens: Iter
         raise ValueError(f"the instruction must be a non-empty string, got {instruction!r}")
     if any("\ud800" <= character <= "\udfff" for character in instruction):
         raise ValueError(f"the instruction {instruction!r} holds half a character (a lone surrogate); decode it anew")
-    control = [token for token in {*PROMPT_TOKENS, *special_tokens} if token in instruction]
-    control += QUERY_PATTERN.findall(instruction)
-    if control:
-        raise ValueError(f"the instruction {instruction!r} holds control tokens: {sorted(set(control))}; remove them")
+    if control := control_tokens(instruction, special_tokens):
+        raise ValueError(f"the instruction {instruction!r} holds control tokens: {control}; remove them")
     if not isinstance(response, str | None) or response not in RESPONSE_REQUESTS:
         choices = [str(choice) for choice in RESPONSE_REQUESTS]
         raise ValueError(

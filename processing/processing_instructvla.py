@@ -15,6 +15,7 @@ from .action_normalization import (
     check_statistics,
     clip_actions,
     nearest,
+    normalize_actions,
     normalize_state,
     resolve_unnorm_key,
     unnormalize_actions,
@@ -370,6 +371,24 @@ class InstructVLAProcessor(ProcessorMixin):
         statistics = self._checked_statistics(unnorm_key)["action"]
         actions = unnormalize_actions(_as_array(normalized), statistics, self.gripper_dims)
         return torch.from_numpy(actions).float() if isinstance(normalized, torch.Tensor) else actions
+
+    def normalize_actions(
+        self, actions: torch.Tensor | np.ndarray, unnorm_key: str | None = None
+    ) -> torch.Tensor | np.ndarray:
+        """Physical actions to the model's, the inverse of `decode_actions` between q01 and q99: the training target.
+
+        Args:
+            actions: `(..., action_dim)` in physical units, grippers 0 or 1.
+            unnorm_key: statistics to use; optional if there is one dataset.
+
+        Returns:
+            `(..., action_dim)`: a float32 tensor on the CPU for a tensor, else a float64 array.
+
+        Raises:
+            ValueError: no statistics, an unknown key, a wrong number of dimensions, or a value that is not finite.
+        """
+        normalized = normalize_actions(_as_array(actions), self._checked_statistics(unnorm_key)["action"])
+        return torch.from_numpy(normalized).float() if isinstance(actions, torch.Tensor) else normalized
 
     def normalize_state(
         self, state: torch.Tensor | np.ndarray | Sequence[float], unnorm_key: str | None = None

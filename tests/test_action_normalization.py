@@ -10,6 +10,7 @@ from instructvla.processing.action_normalization import (
     check_statistics,
     clip_actions,
     nearest,
+    normalize_actions,
     normalize_state,
     resolve_unnorm_key,
     unnormalize_actions,
@@ -49,6 +50,38 @@ def test_clipping_and_gripper_alone_give_the_released_normalized_actions():
 def test_gripper_opens_from_one_half_up():
     normalized = np.array([[0.0, 0.0, 0.49], [0.0, 0.0, 0.5], [0.0, 0.0, -3.0], [0.0, 0.0, 3.0]])
     assert unnormalize_actions(normalized, ACTION, [2])[:, 2].tolist() == [0.0, 1.0, 0.0, 1.0]
+
+
+@pytest.mark.parametrize("with_mask", [True, False])
+def test_normalizing_undoes_unnormalizing(with_mask):
+    statistics = ACTION if with_mask else {"q01": ACTION["q01"], "q99": ACTION["q99"]}
+    normalized = np.random.default_rng(0).uniform(-1, 1, (50, 3))
+    normalized[:, 2] = normalized[:, 2] > 0
+    physical = unnormalize_actions(normalized, statistics, gripper_dims=[2])
+    np.testing.assert_allclose(normalize_actions(physical, statistics), normalized, rtol=0, atol=1e-12)
+
+
+def test_normalized_actions_are_clipped_and_the_gripper_stays_as_it_is():
+    actions = np.array([[9.0, -9.0, 0.3], [-1.0, 2.0, 1.7]])
+    assert normalize_actions(actions, ACTION).tolist() == [[1.0, -1.0, 0.3], [-1.0, 1.0, 1.7]]
+
+
+def test_normalized_actions_equal_the_authors_formula():
+    low, high, mask = (np.asarray(ACTION[field]) for field in ("q01", "q99", "mask"))
+    actions = np.random.default_rng(1).normal(0, 2, (50, 3))
+    authors = np.where(mask, np.clip(2 * (actions - low) / (high - low + 1e-8) - 1, -1, 1), actions)
+    np.testing.assert_allclose(normalize_actions(actions, ACTION), authors, rtol=0, atol=1e-7)  # their 1e-8
+
+
+def test_an_action_that_was_constant_in_training_is_zero_but_a_constant_gripper_is_kept():
+    statistics = {"q01": [0.5, 1.0], "q99": [0.5, 1.0], "mask": [True, False]}
+    assert normalize_actions(np.array([[0.5, 1.0], [0.7, 1.0]]), statistics).tolist() == [[0.0, 1.0], [0.0, 1.0]]
+
+
+@pytest.mark.parametrize(("actions", "message"), [([[1.0, 2.0]], "3 values"), ([[1.0, 2.0, np.nan]], "finite")])
+def test_actions_of_another_size_or_not_finite_are_not_normalized(actions, message):
+    with pytest.raises(ValueError, match=message):
+        normalize_actions(np.array(actions), ACTION)
 
 
 def test_unnormalizing_does_not_change_its_input():

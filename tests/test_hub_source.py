@@ -4,8 +4,10 @@ import time
 
 import pytest
 
-from instructvla.hub_source import local_folder, source_files
+from instructvla.hub_source import local_file, local_folder, source_files
 from tests.hub_server import HubServer, run_with_endpoint
+
+READERS = [source_files, lambda source: local_folder(source, ["*"]), lambda source: local_file(source, "config.json")]
 
 
 def test_folder_is_used_as_it_is(tmp_path):
@@ -47,24 +49,66 @@ def test_repository_is_listed_and_only_what_matches_is_downloaded(tmp_path):
         )
 
 
-@pytest.mark.parametrize("read", [source_files, lambda source: local_folder(source, ["*"])])
+@pytest.mark.parametrize("read", READERS)
 @pytest.mark.parametrize("source", ["/nowhere/at/all", "a/b/c", "../typo"])
 def test_neither_folder_nor_repository_is_refused(read, source):
     with pytest.raises(ValueError, match=f"'{source}' is no folder here, and no Hub repository"):
         read(source)
 
 
-@pytest.mark.parametrize("read", [source_files, lambda source: local_folder(source, ["*"])])
+@pytest.mark.parametrize("read", READERS)
 def test_file_is_refused_with_what_to_give(read, tmp_path):
     (tmp_path / "model.pt").write_text("")
     with pytest.raises(ValueError, match="is a file; give the folder that holds it"):
         read(tmp_path / "model.pt")
 
 
-@pytest.mark.parametrize("read", [source_files, lambda source: local_folder(source, ["*"])])
+@pytest.mark.parametrize("read", READERS[:2])  # a single file is tried again for some seconds
 def test_without_a_network_it_is_one_message_at_once(read, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     start = time.monotonic()
     with pytest.raises(ValueError, match="'org/absent' is no folder here, and no Hub repository"):
         read("org/absent")
     assert time.monotonic() - start < 5
+
+
+def test_a_file_of_a_folder_is_given_or_missing(tmp_path):
+    (tmp_path / "meta").mkdir()
+    (tmp_path / "meta/info.json").write_text("{}")
+    assert local_file(tmp_path, "meta/info.json") == tmp_path / "meta/info.json"
+    for name in ("meta/tasks.jsonl", "meta"):
+        with pytest.raises(FileNotFoundError):
+            local_file(tmp_path, name)
+
+
+def test_files_of_a_dataset_are_listed_and_fetched_one_by_one(tmp_path):
+    with HubServer() as hub:
+        run_with_endpoint(
+            hub,
+            """
+            from huggingface_hub import HfApi
+            from instructvla.hub_source import local_file, source_files
+
+            api, dataset = HfApi(), {"repo_id": "org/robot", "repo_type": "dataset"}
+            api.create_repo(**dataset)
+            for name in ("a.txt", "b.txt"):
+                api.upload_file(path_or_fileobj=name.encode(), path_in_repo=name, **dataset)
+            assert set(source_files("org/robot", repo_type="dataset")) >= {"a.txt", "b.txt"}
+            assert local_file("org/robot", "a.txt", repo_type="dataset").read_text() == "a.txt"
+            try:
+                local_file("org/robot", "c.txt", repo_type="dataset")
+            except FileNotFoundError as error:
+                assert "org/robot has no c.txt" in str(error), error
+            else:
+                raise AssertionError("c.txt came from nowhere")
+            for source, revision in (("org/robot", "nope"), ("org/absent", None)):
+                try:
+                    local_file(source, "a.txt", revision, repo_type="dataset")
+                except ValueError as error:
+                    assert "no Hub repository that can be read" in str(error), error
+                else:
+                    raise AssertionError((source, revision))
+            """,
+            tmp_path,
+        )
+        assert not hub.find("GET", "/resolve/main/b.txt")

@@ -1,0 +1,151 @@
+"""The shards of a split that is being prepared: episodes in order until a file is full, noted once it is whole."""
+
+import io
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from PIL import Image, UnidentifiedImageError
+
+from instructvla.training.data.episode_parquet import EpisodeWriter
+from instructvla.training.data.episodes import BadEpisodeError, Episode
+from instructvla.training.data.preparation_journal import Journal
+
+COUNTS = ("episodes", "frames", "instructed", "annotated", "with_motion")
+PICTURE_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
+
+NumberedEpisode = tuple[int, Episode | BadEpisodeError]  # in place of a bad episode, what is wrong with it
+
+
+def write_shards(
+    episodes: Iterator[NumberedEpisode],
+    journal: Journal,
+    count: int,
+    schema: pa.Schema,
+    shard_size: int,
+    skip_bad: bool,
+    advance: Callable[[int], Any],
+) -> None:
+    """Shard after shard until `count` episodes are read; each is noted in the journal once it is on the disk."""
+    while journal.next_episode < count:
+        place = journal.staged(len(journal.files))
+        unfinished = place.with_suffix(".unfinished")
+        with EpisodeWriter(unfinished, schema) as writer:
+            shard = fill_shard(writer, episodes, journal.next_episode, shard_size, skip_bad, advance)
+        if shard["episodes"]:
+            sync(unfinished)
+            os.replace(unfinished, place)
+            shard["bytes"] = place.stat().st_size
+        else:
+            unfinished.unlink()
+        journal.add(shard)
+
+
+def fill_shard(
+    writer: EpisodeWriter,
+    episodes: Iterator[NumberedEpisode],
+    first: int,
+    shard_size: int,
+    skip_bad: bool,
+    advance: Callable[[int], Any],
+) -> dict[str, Any]:
+    """Write episodes until the shard is full or there are no more; what it holds, for the journal."""
+    shard: dict[str, Any] = {name: 0 for name in COUNTS}
+    shard |= {"next_episode": first, "skipped": [], "camera_sizes": {}, "control_rates_hz": []}
+    filled = 0
+    for number, episode in episodes:
+        try:
+            if isinstance(episode, Exception):
+                raise episode
+            check_pictures(episode)
+            sizes = camera_sizes(episode)
+            writer.write(episode)
+        except BadEpisodeError as error:
+            if not skip_bad:
+                raise BadEpisodeError(f"{error} (episode {number}; --skip-bad leaves it out)") from error
+            shard["skipped"].append({"episode": number, "reason": str(error)})
+        else:
+            count_episode(shard, episode, sizes)
+            filled += episode_bytes(episode)
+        shard["next_episode"] = number + 1
+        advance(1)
+        if filled >= shard_size:
+            break
+    return shard
+
+
+def count_episode(shard: dict[str, Any], episode: Episode, sizes: Mapping[str, str]) -> None:
+    shard["episodes"] += 1
+    shard["frames"] += len(episode)
+    shard["instructed"] += any(episode.instructions)
+    shard["annotated"] += episode.annotation is not None
+    shard["with_motion"] += any(episode.language_motions or ())
+    for camera, size in sizes.items():
+        shard["camera_sizes"][camera] = sorted({*shard["camera_sizes"].get(camera, ()), size})
+    shard["control_rates_hz"] = sorted({*shard["control_rates_hz"], episode.control_rate_hz})
+
+
+def camera_sizes(episode: Episode) -> dict[str, str]:
+    """Camera → "WIDTHxHEIGHT" of its first picture."""
+    sizes = {}
+    for camera, pictures in episode.images.items():
+        try:
+            with Image.open(io.BytesIO(pictures[0])) as picture:
+                sizes[camera] = f"{picture.width}x{picture.height}"
+        except (UnidentifiedImageError, OSError) as error:
+            raise BadEpisodeError(
+                f"{episode.dataset}/{episode.episode_id}: the first picture of {camera} is damaged: {error}"
+            ) from error
+    return sizes
+
+
+def episode_bytes(episode: Episode) -> int:
+    arrays = [array for array in (episode.actions, episode.states) if array is not None]
+    return sum(map(len, (p for pictures in episode.images.values() for p in pictures))) + sum(a.nbytes for a in arrays)
+
+
+def totals(journal: Journal) -> dict[str, Any]:
+    """Counts of the whole split."""
+    cameras = sorted({camera for shard in journal.files for camera in shard["camera_sizes"]})
+    return {
+        **{name: sum(shard[name] for shard in journal.shards) for name in COUNTS},
+        "control_rates_hz": sorted({rate for shard in journal.files for rate in shard["control_rates_hz"]}),
+        "camera_sizes": {
+            camera: sorted({size for shard in journal.files for size in shard["camera_sizes"].get(camera, ())})
+            for camera in cameras
+        },
+        "skipped": [episode for shard in journal.shards for episode in shard["skipped"]],
+    }
+
+
+def final_files(output: Path, journal: Journal) -> list[dict[str, Any]]:
+    """Give the shards their final names, which tell how many there are; those that have theirs already keep it."""
+    (output / "data").mkdir(exist_ok=True)
+    files = []
+    for number, shard in enumerate(journal.files):
+        path = f"data/{journal.split}-{number:05d}-of-{len(journal.files):05d}.parquet"
+        if journal.staged(number).is_file():
+            os.replace(journal.staged(number), output / path)
+        elif not (output / path).is_file():
+            raise ValueError(f"{journal.staged(number)} is gone; remove {output} and prepare again.")
+        files.append({"path": path, **{name: shard[name] for name in ("episodes", "frames", "bytes")}})
+    return files
+
+
+def check_pictures(episode: Episode) -> None:
+    """Raise `BadEpisodeError` for the first picture that is neither JPEG nor PNG."""
+    for camera, pictures in episode.images.items():
+        for step, picture in enumerate(pictures):
+            if not picture.startswith(PICTURE_STARTS):
+                raise BadEpisodeError(
+                    f"{episode.dataset}/{episode.episode_id}: camera {camera} of step {step} is neither JPEG nor PNG "
+                    f"({len(picture)} bytes)"
+                )
+
+
+def sync(path: Path) -> None:
+    """Wait until the file is on the disk."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

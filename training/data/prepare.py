@@ -1,0 +1,242 @@
+"""`instructvla prepare`: any dataset into sharded Parquet files of episodes, resumable, with a manifest."""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from tqdm import tqdm
+
+from instructvla.command_errors import errors_on_stderr
+from instructvla.training.data.dataset_description import DatasetDescription
+from instructvla.training.data.episode_parquet import FORMAT, FORMAT_VERSION, MANIFEST, episode_schema
+from instructvla.training.data.episode_shards import NumberedEpisode, final_files, sync, totals, write_shards
+from instructvla.training.data.episodes import BadEpisodeError, Episode, EpisodeReader
+from instructvla.training.data.language_motion import MotionSettings, with_language_motion
+from instructvla.training.data.ordered_reading import read_in_order
+from instructvla.training.data.parquet_reader import FolderStorage, read_manifest
+from instructvla.training.data.preparation_journal import FOLDER, Journal, require_same
+from instructvla.training.data.readers import open_episodes
+from instructvla.training.data.vla_it import VlaItIndex
+
+SHARD_SIZE = 500_000_000  # bytes
+VERSIONED = ("av", "datasets", "instructvla", "pillow", "pyarrow")  # whose versions the bytes may depend on
+UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
+
+Transform = Callable[[Episode], Episode]
+
+
+def prepare(
+    reader: EpisodeReader,
+    output: str | Path,
+    *,
+    split: str = "train",
+    source: str | Path = "",
+    transforms: Sequence[Transform] = (),
+    settings: Mapping[str, Any] | None = None,
+    shard_size: int = SHARD_SIZE,
+    skip_bad: bool = False,
+    workers: int = 0,
+    show_progress: bool = False,
+) -> dict[str, Any]:
+    """Write a split of a dataset as Parquet files; called again after an interruption it goes on where it stopped.
+
+    The files depend only on the reader, the transforms and `shard_size`, not on `workers` nor on interruptions.
+
+    Args:
+        reader: with a `description` and its `provenance`, as `open_episodes` gives them.
+        output: folder; it may hold other splits of the dataset.
+        split: name of the split that is written.
+        source: folder or Hub dataset that the data come from, for the manifest.
+        transforms: what is done with each episode before it is written.
+        settings: JSON values that tell what the transforms do: an interrupted run goes on only with the same ones.
+        shard_size: bytes of pictures and numbers after which a new file begins.
+        skip_bad: leave out episodes that can't be read, and note each with its reason in the manifest.
+        workers: processes that read episodes; 0 reads in this one.
+
+    Returns:
+        The split's part of the manifest.
+
+    Raises:
+        BadEpisodeError: the first bad episode, without `skip_bad`; finished files stay, for another call.
+        ValueError: `output` holds something else, or was begun with other settings.
+    """
+    output, description = Path(output), reader.description
+    all_settings = {
+        **reader.provenance,
+        "shard_size": shard_size,
+        **(settings or {}),
+        "versions": {name: installed_version(name) for name in VERSIONED},
+    }
+    check_output(output)
+    manifest = existing_manifest(output, description)
+    if split in manifest["splits"]:
+        require_same(manifest["splits"][split]["settings"], all_settings, f"{output} holds split {split!r}, prepared")
+        Journal(output, split, all_settings).remove()
+        return manifest["splits"][split]
+    journal = Journal(output, split, all_settings)
+    read = finished_episodes(reader, journal.next_episode, transforms, workers)
+    quiet = None if show_progress else True  # None shows the bar on a terminal only
+    with tqdm(total=len(reader), initial=journal.next_episode, unit="episode", disable=quiet) as bar:
+        write_shards(read, journal, len(reader), episode_schema(description), shard_size, skip_bad, bar.update)
+    if not journal.files:
+        reasons = [episode["reason"] for shard in journal.shards for episode in shard["skipped"]]
+        raise ValueError(f"{source or 'The source'} has no episode that can be read. {'; '.join(reasons[:1])}")
+    entry = {"source": source_name(source), "settings": all_settings, **totals(journal)}
+    for episode in entry["skipped"]:
+        episode["reason"] = episode["reason"].replace(str(source), source_name(source))
+    entry["files"] = final_files(output, journal)
+    manifest["splits"] = dict(sorted({**manifest["splits"], split: entry}.items()))
+    replace_text(output / MANIFEST, journal.folder / f"{split}-{MANIFEST}", json.dumps(manifest, indent=1) + "\n")
+    journal.remove()
+    return entry
+
+
+def check_output(output: Path) -> None:
+    """Refuse a folder with files that are not ours."""
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"{output} is a file; give a folder.")
+    if output.is_dir() and any(output.iterdir()) and not any((output / name).exists() for name in (MANIFEST, FOLDER)):
+        raise ValueError(f"{output} holds files that are no prepared dataset; give a new folder.")
+
+
+def existing_manifest(output: Path, description: DatasetDescription) -> dict[str, Any]:
+    """The manifest that other splits have left, or an empty one."""
+    if not (output / MANIFEST).is_file():
+        return {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "description": description.to_dict(),
+            "splits": {},
+        }
+    manifest = read_manifest(FolderStorage(output))
+    require_same(manifest["description"], description.to_dict(), f"{output} was prepared")
+    return manifest
+
+
+def finished_episodes(
+    reader: EpisodeReader, start: int, transforms: Sequence[Transform], workers: int
+) -> Iterator[NumberedEpisode]:
+    """Episodes from `start` on in order, transformed and checked; in place of a bad one, what is wrong with it."""
+    for number, episode in read_in_order(reader, range(start, len(reader)), workers):
+        try:
+            if isinstance(episode, Exception):
+                raise episode
+            for transform in transforms:
+                episode = transform(episode)
+            yield number, episode
+        except BadEpisodeError as error:
+            yield number, error
+
+
+def replace_text(path: Path, staged: Path, text: str) -> None:
+    """Write a file all at once: readers see the old one or the new one."""
+    staged.write_text(text, encoding="utf-8")
+    sync(staged)
+    os.replace(staged, path)
+
+
+def installed_version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def motion_transform(description: DatasetDescription) -> Transform:
+    """What computes language motion as the mapping says, for episodes that have none."""
+    if description.motion is None:
+        raise ValueError(f"--motion: the mapping of {description.dataset} has no `motion` section, which says how.")
+    motion = MotionSettings.from_dict(description.motion)
+    return partial(with_language_motion, settings=motion)
+
+
+def file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def parse_size(text: str) -> int:
+    """Bytes of "500MB"; K, M and G are powers of 1000."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]?)B?", text.strip(), re.IGNORECASE)
+    if match is None or not (size := int(float(match[1]) * UNITS[match[2].upper()])):
+        raise ValueError(f"--shard-size {text} is no size, such as 500MB or 1GB.")
+    return size
+
+
+def source_name(source: str | Path) -> str:
+    """A source without the folders of this machine: a Hub dataset's id, or a folder's name (with its version)."""
+    if not source or not Path(source).is_dir():
+        return str(source)
+    folder = Path(source).resolve()
+    return f"{folder.parent.name}/{folder.name}" if re.fullmatch(r"[\d.]+", folder.name) else folder.name
+
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def main(
+    source: Annotated[str, typer.Argument(help="RLDS or LeRobot folder, Hub dataset, or a prepared one.")],
+    output: Annotated[Path, typer.Option(help="Folder of the prepared dataset.")],
+    mapping: Annotated[
+        str | None, typer.Option(help="What the fields mean: bridge, fractal, libero, or your YAML file.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Of the source, and of what is written.")] = "train",
+    dataset: Annotated[str | None, typer.Option(help="Key of its statistics; default: the mapping's.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Of a Hub dataset.")] = None,
+    vla_it: Annotated[list[Path] | None, typer.Option(help="VLA-IT's annotation JSON, to join; repeatable.")] = None,
+    motion: Annotated[bool, typer.Option("--motion", help="Compute language motion where it is missing.")] = False,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out bad episodes; the manifest lists them.")
+    ] = False,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that read; 0 reads in this one.")] = 0,
+    shard_size: Annotated[str, typer.Option(help="Of the Parquet files.")] = "500MB",
+) -> None:
+    """Write a dataset as sharded Parquet files that training streams; run again, it goes on where it stopped."""
+    with errors_on_stderr():
+        size, reader = parse_size(shard_size), open_episodes(source, mapping, split, dataset, revision)
+        annotations = VlaItIndex.read(vla_it or [])
+        transforms: list[Transform] = []
+        if vla_it:
+            transforms.append(partial(annotations.join, first_step=reader.description.first_step))
+        if motion:
+            transforms.append(motion_transform(reader.description))
+        entry = prepare(
+            reader,
+            output,
+            split=split,
+            source=source,
+            transforms=transforms,
+            settings={"vla_it": sorted(file_hash(path) for path in vla_it or []), "motion": motion},
+            shard_size=size,
+            skip_bad=skip_bad,
+            workers=workers,
+            show_progress=True,
+        )
+    typer.echo(summary(entry, output))
+    if vla_it:
+        typer.echo(f"In this run, {annotations.report()}")
+
+
+def summary(entry: Mapping[str, Any], output: Path) -> str:
+    """A split of the manifest in a few lines for a person."""
+    lines = [
+        f"{entry['episodes']:,} episodes, {entry['frames']:,} frames in {len(entry['files'])} files, "
+        f"{sum(file['bytes'] for file in entry['files']) / 1e6:,.1f} MB",
+        f"  with an instruction  {entry['instructed']:,}",
+        f"  with language motion {entry['with_motion']:,}",
+        f"  annotated (VLA-IT)   {entry['annotated']:,}",
+        *(f"  skipped {episode['episode']}: {episode['reason']}" for episode in entry["skipped"]),
+    ]
+    return "\n".join([*lines, f"written to {output}"])
+
+
+if __name__ == "__main__":
+    app()
