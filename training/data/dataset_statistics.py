@@ -106,7 +106,7 @@ class ColumnStatistics:
     def _flush(self) -> None:
         if not self._waiting:
             return
-        rows = np.concatenate(self._waiting)
+        rows = np.ascontiguousarray(np.concatenate(self._waiting))  # numpy's sums depend on the order in memory
         self._waiting, self._rows = [], 0
         for sketch, column in zip(self.sketches, rows.T, strict=True):
             sketch.add(column)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from instructvla.training.data.episode_parquet import EpisodeWriter
 from instructvla.training.data.episodes import BadEpisodeError, Episode
@@ -94,9 +94,10 @@ def camera_sizes(episode: Episode) -> dict[str, str]:
         try:
             with Image.open(io.BytesIO(pictures[0])) as picture:
                 sizes[camera] = f"{picture.width}x{picture.height}"
-        except (UnidentifiedImageError, OSError) as error:
+        except OSError as error:  # whose message may hold a memory address, and the manifest keeps this one
+            name = f"{episode.dataset}/{episode.episode_id}"
             raise BadEpisodeError(
-                f"{episode.dataset}/{episode.episode_id}: the first picture of {camera} is damaged: {error}"
+                f"{name}: the first picture of {camera} is damaged ({len(pictures[0])} bytes)"
             ) from error
     return sizes
 

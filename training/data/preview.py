@@ -1,7 +1,5 @@
 """`instructvla preview`: a dataset's episodes as one self-contained HTML page, to look at before training on them."""
 
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,12 +7,16 @@ from typing import Annotated, Any
 import typer
 
 from instructvla.command_errors import errors_on_stderr
-from instructvla.training.data.episodes import BadEpisodeError, EpisodeReader
+from instructvla.training.data.dataset_statistics import DatasetStatistics, DescribedReader
+from instructvla.training.data.episode_checks import check_episode
+from instructvla.training.data.episodes import BadEpisodeError
 from instructvla.training.data.parquet_reader import ParquetEpisodes
 from instructvla.training.data.prepare import source_name
 from instructvla.training.data.preview_page import EpisodeView, render_page
 from instructvla.training.data.preview_tracks import spread
 from instructvla.training.data.readers import open_episodes
+from instructvla.training.data.validate import SHORTEST
+from instructvla.training.data.vla_it import staged_file
 
 # Facts of a prepared split: key of its manifest → what the page calls it.
 COUNTED = {
@@ -26,7 +28,12 @@ COUNTED = {
 
 
 def preview(
-    reader: EpisodeReader, output: str | Path, episodes: Sequence[int], *, source: str | Path = "", split: str = "train"
+    reader: DescribedReader,
+    output: str | Path,
+    episodes: Sequence[int],
+    *,
+    source: str | Path = "",
+    split: str = "train",
 ) -> Path:
     """Write a page that shows some episodes of a dataset: frames, texts, curves, statistics and warnings.
 
@@ -46,23 +53,32 @@ def preview(
     output = Path(output)
     if output.is_dir():
         raise ValueError(f"{output} is a folder; give the file to write, e.g. {output / 'preview.html'}")
-    views = [episode_view(reader, index) for index in check_episodes(episodes, len(reader))]
+    statistics = DatasetStatistics(reader.description)
+    views = [episode_view(reader, index, statistics) for index in check_episodes(episodes, len(reader))]
     if all(view.episode is None for view in views):
         raise ValueError(
-            f"none of the {len(views)} episodes can be read, so there is nothing to show. {views[0].found[0]}"
+            f"none of the {len(views)} episodes can be read, so there is nothing to show. {views[0].warnings[0]}"
         )
-    page = render_page(reader.description.dataset, dataset_facts(reader, views, source, split), views)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(output, page)
+    page = render_page(reader.description.dataset, dataset_facts(reader, views, source, split), views, statistics)
+    with staged_file(output) as file:
+        file.write(page.encode("utf-8", "replace"))
     return output
 
 
-def episode_view(reader: EpisodeReader, index: int) -> EpisodeView:
-    """An episode, or what is wrong with it."""
+def episode_view(reader: DescribedReader, index: int, statistics: DatasetStatistics) -> EpisodeView:
+    """An episode and what is wrong with it; a whole one is counted in the statistics."""
+    description = reader.description
     try:
-        return EpisodeView(index, reader[index], reader.description)
+        episode = reader[index]
     except BadEpisodeError as error:
-        return EpisodeView(index, None, reader.description, [str(error)])
+        return EpisodeView(index, None, description, [str(error)])
+    findings = check_episode(episode, description, shortest=SHORTEST, frames=len(episode))
+    warnings = [f"{finding.check}: {finding.message}" for finding in findings]
+    try:
+        statistics.add(episode)
+    except BadEpisodeError as error:
+        warnings.append(f"not in the statistics: {error}")
+    return EpisodeView(index, episode, description, warnings)
 
 
 def check_episodes(episodes: Sequence[int], total: int) -> Sequence[int]:
@@ -88,14 +104,14 @@ def parse_episodes(text: str, total: int) -> list[int]:
 
 
 def dataset_facts(
-    reader: EpisodeReader, views: Sequence[EpisodeView], source: str | Path, split: str
+    reader: DescribedReader, views: Sequence[EpisodeView], source: str | Path, split: str
 ) -> dict[str, str]:
     """What is known of the whole dataset without reading it, and of the cameras of the episodes shown."""
     shown = [view for view in views if view.episode is not None]
     rates = {f"{view.episode.control_rate_hz:g} Hz" for view in shown}
     facts = {"Source": source_name(source), "Split": split, "Episodes": f"{len(reader):,}"}
     facts |= {COUNTED[key]: f"{value:,}" for key, value in manifest_counts(reader).items()}
-    facts["Shown"] = f"{len(shown):,} episodes, {sum(len(view.episode) for view in shown):,} frames"
+    facts["Shown"] = f"{len(shown):,} ({sum(len(view.episode) for view in shown):,} frames)"
     facts["Control rate"] = ", ".join(sorted(rates))
     for camera in shown[0].episode.images:
         sizes = {strip.size: None for view in shown for strip in view.strips if strip.camera == camera}
@@ -104,24 +120,11 @@ def dataset_facts(
     return {name: value for name, value in facts.items() if value}
 
 
-def manifest_counts(reader: EpisodeReader) -> dict[str, Any]:
+def manifest_counts(reader: DescribedReader) -> dict[str, Any]:
     """What the manifest of prepared episodes counts; other formats would have to be read whole."""
     if not isinstance(reader, ParquetEpisodes):
         return {}
     return {key: value for key, value in reader.manifest["splits"][reader.split].items() if key in COUNTED}
-
-
-def replace_file(path: Path, text: str) -> None:
-    """Write a file all at once: there is the old one or the new one, never a part."""
-    handle, staged = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with open(handle, "w", encoding="utf-8", errors="replace") as file:
-            file.write(text)
-        os.chmod(staged, 0o644)
-        os.replace(staged, path)
-    except BaseException:
-        Path(staged).unlink(missing_ok=True)
-        raise
 
 
 app = typer.Typer(add_completion=False)

@@ -13,6 +13,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from instructvla.training.data.dataset_description import DatasetDescription
+from instructvla.training.data.dataset_statistics import DatasetStatistics
 from instructvla.training.data.episodes import Annotation, Episode
 from instructvla.training.data.preview_tracks import (
     MAX_FRAMES,
@@ -37,15 +38,15 @@ class EpisodeView:
 
     Args:
         index: number in the dataset.
-        episode: without it, `warnings` say why it can't be read.
+        episode: None where it can't be read.
         description: names and units of its columns.
-        warnings: what is wrong with it, in words.
+        warnings: what is wrong with it, in words; why it can't be read.
     """
 
     index: int
     episode: Episode | None
     description: DatasetDescription
-    found: Sequence[str] = ()
+    warnings: Sequence[str] = ()
 
     @property
     def name(self) -> str:
@@ -54,11 +55,6 @@ class EpisodeView:
     @cached_property
     def strips(self) -> list[Strip]:
         return [strip(camera, pictures) for camera, pictures in self.episode.images.items()]
-
-    @property
-    def warnings(self) -> list[str]:
-        shown = [] if self.episode is None else self.strips
-        return [*self.found, *(warning for strip in shown for warning in strip.warnings)]
 
     @property
     def instructions(self) -> list[Segment]:
@@ -101,13 +97,16 @@ class EpisodeView:
         }
 
 
-def render_page(title: str, facts: Mapping[str, str], views: Sequence[EpisodeView]) -> str:
+def render_page(
+    title: str, facts: Mapping[str, str], views: Sequence[EpisodeView], statistics: DatasetStatistics
+) -> str:
     """The page.
 
     Args:
         title: of the page, the dataset's name.
         facts: name → value, what is known of the dataset as a whole.
         views: the episodes to show.
+        statistics: of these episodes.
     """
     folder = Path(__file__).parent
     environment = Environment(
@@ -121,27 +120,27 @@ def render_page(title: str, facts: Mapping[str, str], views: Sequence[EpisodeVie
         title=title,
         facts=dict(facts),
         views=views,
-        statistics=statistics_tables([view for view in views if view.episode is not None]),
+        statistics=statistics_tables(statistics),
         statistic_names=STATISTICS,
         max_frames=MAX_FRAMES,
         thumb_height=THUMB_HEIGHT,
     )
 
 
-def statistics_tables(views: Sequence[EpisodeView]) -> dict[str, list[list[str]]]:
-    """ "Actions" and "States": per dimension its name, its unit and `STATISTICS`, over all steps of the episodes."""
-    described = views[0].description
-    tables = {
-        "Actions": statistics_rows([v.episode.actions for v in views], described.action_names, described.action_units)
+def statistics_tables(statistics: DatasetStatistics) -> dict[str, list[list[str]]]:
+    """ "Actions" and "States": per dimension its name, its unit and `STATISTICS`; nothing without an episode."""
+    if not statistics.episodes:
+        return {}
+    described, summary = statistics.description, statistics.summary()
+    columns = {
+        "Actions": (described.action_names, described.action_units, "action"),
+        "States": (described.state_names, described.state_units, "state"),
     }
-    if all(view.episode.states is not None for view in views):
-        states = [view.episode.states for view in views]
-        tables["States"] = statistics_rows(states, described.state_names, described.state_units)
-    return tables
-
-
-def statistics_rows(columns: Sequence[np.ndarray], names: Sequence[str], units: Sequence[str]) -> list[list[str]]:
-    values = np.concatenate(columns).astype(np.float64)
-    low, high = np.quantile(values, [0.01, 0.99], axis=0)
-    numbers = np.stack([values.mean(0), values.std(0), values.min(0), low, high, values.max(0)], axis=1)
-    return [[name, unit, *map(number, row)] for name, unit, row in zip(names, units, numbers, strict=True)]
+    return {
+        group: [
+            [name, unit, *(number(summary[part][statistic][dim]) for statistic in STATISTICS)]
+            for dim, (name, unit) in enumerate(zip(names, units, strict=True))
+        ]
+        for group, (names, units, part) in columns.items()
+        if part in summary
+    }

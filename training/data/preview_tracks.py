@@ -10,6 +10,7 @@ from itertools import groupby
 import numpy as np
 from PIL import Image
 
+from instructvla.training.data.episodes import BadEpisodeError
 from instructvla.training.data.samples import decoded
 
 MAX_POINTS = 1000  # of a curve
@@ -66,7 +67,6 @@ class Strip:
         thumbs: data URIs, None for a picture that can't be decoded.
         key: which of them the strip shows; the others are shown under the cursor.
         size: "WIDTH × HEIGHT" of the recording, all that occur.
-        warnings: pictures that can't be decoded.
     """
 
     camera: str
@@ -74,7 +74,6 @@ class Strip:
     thumbs: list[str | None]
     key: list[int]
     size: str
-    warnings: list[str]
 
 
 def spread(count: int, total: int) -> list[int]:
@@ -86,18 +85,20 @@ def spread(count: int, total: int) -> list[int]:
 def curve(values: np.ndarray, name: str, unit: str, gripper: bool, held: bool) -> Curve:
     """
     Args:
-        values: (steps,), all of them.
+        values: (steps,), all of them; NaN and infinity are left out of the curve.
         held: a value holds for its step (an action), which gives stairs; else points are joined (a state).
     """
-    low, high = (0.0, 1.0) if gripper else (float(values.min()), float(values.max()))
-    low, high = min(low, float(values.min())), max(high, float(values.max()))
+    finite = np.flatnonzero(np.isfinite(values))
+    known = values[finite] if len(finite) else np.zeros(1)
+    bounds = [known.min(), known.max(), *((0, 1) if gripper else ())]
+    low, high = float(min(bounds)), float(max(bounds))
     span = high - low
-    places = turning_places(values)
+    places = finite[turning_places(values[finite])]
     heights = 1 - (values[places] - low) / span if span else np.full(len(places), 0.5)
     return Curve(
         name=name,
         unit=unit,
-        path=stairs(places, heights, len(values)) if held else polyline(places, heights),
+        path="" if not len(places) else stairs(places, heights, len(values)) if held else polyline(places, heights),
         low=number(low),
         high=number(high),
         zero=round(high / span, 4) if span and low < 0 < high else None,
@@ -148,17 +149,16 @@ def segments(texts: Sequence[str | None]) -> list[Segment]:
 def strip(camera: str, pictures: Sequence[bytes]) -> Strip:
     """Thumbnails of a camera's pictures, spread over the episode."""
     frames = spread(MAX_FRAMES, len(pictures))
-    thumbs, sizes, warnings = [], {}, []
+    thumbs, sizes = [], {}
     for frame in frames:
         try:
             picture = decoded(pictures[frame], f"frame {frame}, camera {camera!r}")
-        except ValueError as error:
+        except BadEpisodeError:
             thumbs.append(None)
-            warnings.append(str(error))
             continue
         sizes[f"{picture.width} × {picture.height}"] = None
         thumbs.append(data_uri(picture))
-    return Strip(camera, frames, thumbs, spread(KEY_FRAMES, len(frames)), ", ".join(sizes), warnings)
+    return Strip(camera, frames, thumbs, spread(KEY_FRAMES, len(frames)), ", ".join(sizes) or "unknown")
 
 
 def data_uri(picture: Image.Image) -> str:

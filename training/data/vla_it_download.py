@@ -104,9 +104,10 @@ def download_vla_it(
             partial.unlink()
             broken.append(file.name)
     if broken:
+        named = ", ".join(broken[:5]) + (", …" if len(broken) > 5 else "")
         raise ValueError(
             f"{len(broken)} of {len(chosen)} files did not arrive with the content that the repository promises, and "
-            f"were removed; run the same command again to fetch them: {', '.join(broken[:5] + ['…'] * (len(broken) > 5))}"
+            f"were removed; run the same command again to fetch them: {named}"
         )
     return Download(output, tuple(file.name for file in chosen), sum(file.size for file in chosen), commit)
 
@@ -118,13 +119,14 @@ def fetch(file: RemoteFile, output: Path, repository: str, commit: str) -> None:
         ValueError: if the Hub can't be read, or there is no room.
     """
     url = hf_hub_url(repository, file.name, repo_type="dataset", revision=commit)
+    headers = build_hf_headers() | {"Accept-Encoding": "identity"}  # compressed text can't be continued in its middle
     partial = file.partial(output)
     partial.parent.mkdir(parents=True, exist_ok=True)
     with partial.open("ab") as content:
         if (present := content.tell()) >= file.size:
             return
         try:
-            http_get(url, content, resume_size=present, headers=build_hf_headers(), expected_size=file.size)
+            http_get(url, content, resume_size=present, headers=headers, expected_size=file.size)
         except HUB_ERRORS as error:
             if getattr(error, "errno", None) == errno.ENOSPC:
                 raise no_room(output, file.size - present) from error
