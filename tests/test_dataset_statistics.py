@@ -18,9 +18,10 @@ from instructvla.training.data.dataset_statistics import (
     write_statistics,
 )
 from instructvla.training.data.episodes import BadEpisodeError
-from instructvla.training.data.field_mapping import MappedEpisodes
+from instructvla.training.data.field_mapping import FieldMapping, MappedEpisodes
 from instructvla.training.data.prepare import prepare
 from instructvla.training.data.readers import open_episodes
+from tests.lerobot_writer import FRONT, LerobotDataset
 from tests.memory_episodes import SHARED, BridgeRecordings, bridge_episodes
 
 COLUMNS = ("mean", "std", "min", "max", "q01", "q99")
@@ -113,6 +114,32 @@ def test_data_with_the_quantiles_of_bridge_give_the_quantiles_of_bridge(part):
     for name, row in (("q01", 1), ("q99", 2)):
         assert (np.abs(np.array(found[name]) - knots[row]) <= tolerance).all()
     assert found["quantile_relative_error"] <= 2**-9
+
+
+def test_no_picture_of_prepared_episodes_is_read(tmp_path):
+    prepare(bridge_episodes(3), tmp_path / "bridge")
+    reader = open_episodes(tmp_path / "bridge")
+    numbers = reader.without_pictures()
+    assert numbers[1].images == {} and list(reader[1].images) == ["primary"]
+    np.testing.assert_array_equal(numbers[1].states, reader[1].states)
+    assert numbers.fingerprint == reader.fingerprint
+    assert compute_statistics(reader)["bridge_dataset"]["num_transitions"] == 12
+
+
+def test_no_video_of_a_lerobot_dataset_is_decoded(tmp_path):
+    mapping = {
+        "dataset": "made",
+        "cameras": {"primary": FRONT},
+        "action": {"parts": [{"field": "action"}], "names": ["a", "b"], "units": ["rad", "rad"]},
+    }
+    source = LerobotDataset("v2.1").write(tmp_path)
+    reader = open_episodes(source, FieldMapping.from_dict(mapping))
+    assert reader[0].images["primary"]
+    for video in source.rglob("*.mp4"):
+        video.write_bytes(b"no video")
+    with pytest.raises(BadEpisodeError):
+        reader[0]
+    assert compute_statistics(reader)["made"]["num_trajectories"] == len(reader)
 
 
 def test_a_bad_episode_stops_unless_it_may_be_skipped():

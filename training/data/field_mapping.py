@@ -345,6 +345,11 @@ class MappedEpisodes:
     def __getitem__(self, index: int) -> Episode:
         return self.mapping.episode(self.raw[index], index)
 
+    def without_pictures(self) -> "MappedEpisodes":
+        """The same episodes without cameras, for what needs only numbers: videos are not decoded then."""
+        raw = self.raw.without_pictures() if hasattr(self.raw, "without_pictures") else self.raw
+        return MappedEpisodes(raw, replace(self.mapping, cameras={}), self.source_fingerprint)
+
     @property
     def fingerprint(self) -> str:
         """Hash of where the episodes come from."""

@@ -1,8 +1,9 @@
 """Episodes of a LeRobot dataset (v2.0, v2.1, v3.0), read in place from a folder or from the Hub."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -62,6 +63,12 @@ class LerobotReader:
             return self._read(files)
         except BadEpisodeError as error:
             raise BadEpisodeError(f"episode {files.episode_index}: {error}") from error
+
+    def without_pictures(self) -> Self:
+        """The same without cameras: no video is decoded."""
+        reader = copy.copy(self)
+        reader.cameras = ()
+        return reader
 
     def _chosen(self, cameras: Sequence[str] | None) -> tuple[str, ...]:
         existing = self.layout.cameras("video") + self.layout.cameras("image")

@@ -1,12 +1,13 @@
 """Prepared episodes, read from a folder or streamed from a Hub dataset: a file's footer, then a row group each."""
 
 import bisect
+import copy
 import hashlib
 import itertools
 import json
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, Self
 
 import pyarrow.parquet as pq
 from huggingface_hub import HfApi, HfFileSystem
@@ -18,6 +19,7 @@ from instructvla.training.data.episode_parquet import (
     DAMAGED,
     FORMAT,
     FORMAT_VERSION,
+    IMAGES,
     MANIFEST,
     episode_from_table,
 )
@@ -97,7 +99,18 @@ class ParquetEpisodes:
         self.files: list[dict[str, Any]] = self._split_manifest()["files"]
         self.ends = list(itertools.accumulate(file["episodes"] for file in self.files))
         self._require_files()
+        self.numbers_only = False
         self._opened: OrderedDict[int, pq.ParquetFile] = OrderedDict()
+
+    def without_pictures(self) -> Self:
+        """The same episodes without cameras: nothing of the pictures is read or transferred."""
+        reader = copy.copy(self)
+        reader.numbers_only, reader._opened = True, OrderedDict()
+        return reader
+
+    @staticmethod
+    def _numbers_of(file: pq.ParquetFile) -> list[str]:
+        return [name for name in file.schema_arrow.names if not name.startswith(IMAGES)]
 
     def _split_manifest(self) -> dict[str, Any]:
         splits = self.manifest["splits"]
@@ -132,7 +145,9 @@ class ParquetEpisodes:
         group = index - (self.ends[number - 1] if number else 0)
         place = f"{self.storage.name}/{self.files[number]['path']}"
         try:
-            table = self._file(number, place).read_row_group(group, use_threads=False)
+            file = self._file(number, place)
+            columns = self._numbers_of(file) if self.numbers_only else None
+            table = file.read_row_group(group, columns, use_threads=False)
         except UNREACHABLE as error:  # not a bad episode: skipping it would skip all others too
             raise unreachable(self.storage.name, error) from error
         except DAMAGED as error:

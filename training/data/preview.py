@@ -1,6 +1,7 @@
 """`instructvla preview`: a dataset's episodes as one self-contained HTML page, to look at before training on them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -55,6 +56,8 @@ def preview(
         raise ValueError(f"{output} is a folder; give the file to write, e.g. {output / 'preview.html'}")
     statistics = DatasetStatistics(reader.description)
     views = [episode_view(reader, index, statistics) for index in check_episodes(episodes, len(reader))]
+    if str(source):  # the page may be shown to others
+        views = [without_folder(view, source) for view in views]
     if all(view.episode is None for view in views):
         raise ValueError(
             f"none of the {len(views)} episodes can be read, so there is nothing to show. {views[0].warnings[0]}"
@@ -79,6 +82,11 @@ def episode_view(reader: DescribedReader, index: int, statistics: DatasetStatist
     except BadEpisodeError as error:
         warnings.append(f"not in the statistics: {error}")
     return EpisodeView(index, episode, description, warnings)
+
+
+def without_folder(view: EpisodeView, source: str | Path) -> EpisodeView:
+    """The same with warnings that name the source but not the folders above it."""
+    return replace(view, warnings=[warning.replace(str(source), source_name(source)) for warning in view.warnings])
 
 
 def check_episodes(episodes: Sequence[int], total: int) -> Sequence[int]:
