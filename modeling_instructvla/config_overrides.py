@@ -1,5 +1,6 @@
 """`--set a.b=c` of the command line: configuration fields by their public names."""
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -8,6 +9,7 @@ import yaml
 from instructvla.configuration_instructvla import InstructVLAConfig
 from instructvla.configuration_sections import refuse_unknown
 
+EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")  # 1e-3, which YAML 1.1 takes for a word
 LISTS = ("cameras", "target_modules")  # where one word is a list of one
 
 
@@ -26,7 +28,7 @@ def parse_overrides(settings: Iterable[str]) -> dict[str, Any]:
         names = path.strip().split(".")
         if not equals or not all(names) or not text.strip():
             raise ValueError(f"--set {setting} is not FIELD=VALUE, such as adapter_config.alpha=256.")
-        refuse_unknown(names[:1], InstructVLAConfig.own_fields(), "--set ")
+        refuse_unknown(names[:1], InstructVLAConfig.own_fields() - {"library_versions"}, "--set ")
         place = overrides
         for name in names[:-1]:
             place = place.setdefault(name, {})
@@ -42,7 +44,8 @@ def parse_overrides(settings: Iterable[str]) -> dict[str, Any]:
 def parse_value(setting: str, text: str) -> Any:
     is_plain_list = "," in text and text[0] not in "[{\"'"
     try:
-        return yaml.safe_load(f"[{text}]" if is_plain_list else text)
+        value = yaml.safe_load(f"[{text}]" if is_plain_list else text)
+        return float(value) if isinstance(value, str) and EXPONENT.fullmatch(value) else value
     except yaml.YAMLError as error:
         raise ValueError(
             f"--set {setting}: {text!r} is no value; give a number, a word, true, null or [a, b]."

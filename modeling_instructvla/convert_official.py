@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import reduce
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,17 +10,18 @@ import typer
 
 from instructvla.command_errors import errors_on_stderr
 from instructvla.config_overrides import parse_overrides
-from instructvla.configuration_instructvla import InstructVLAConfig
-from instructvla.eagle2_vlm import Eagle2, read_eagle2
+from instructvla.eagle2_vlm import read_eagle2
 from instructvla.matching_processor import matching_processor
 from instructvla.modeling_instructvla import InstructVLAForConditionalGeneration
-from instructvla.official_names import UNREACHABLE_BLOCKS, WeightAccount, account_for
+from instructvla.official_names import UNREACHABLE_BLOCKS, WeightAccount, account_for, expert_axis
 from instructvla.official_run import OfficialRun, find_run
-from instructvla.official_sizes import RELEASED_CROP_PCT, RELEASED_FEATURE_LAYER, released_fields, require_same_run
+from instructvla.official_sizes import RELEASED_CROP_PCT, is_libero, released_config, require_same_run
 from instructvla.official_tensors import OfficialTensors
+from instructvla.plain_files import listed
 from instructvla.streamed_checkpoint import choose_dtype, meta_model, write_streamed
 
-LIBERO_CAMERAS = ["primary", "wrist"]
+# LIBERO's actions are inputs of robosuite's OSC_POSE controller, where 1 stands for 0.05 m or 0.5 rad per step.
+LIBERO_UNITS = ["0.05 m"] * 3 + ["0.5 rad"] * 3 + ["0 closed, 1 open"]
 
 
 @dataclass
@@ -47,18 +47,25 @@ class Conversion:
     def report(self) -> dict[str, Any]:
         """What `conversion_report.json` holds."""
         config = self.model.config
+        names = self.tensors.file_names
+        used, dropped = (sum(map(len, parts.values())) for parts in (self.account.used, self.account.dropped))
         blocks = {name.split(".blocks.")[1].split(".")[0] for name in self.account.dropped.get(UNREACHABLE_BLOCKS, [])}
         return {
             "checkpoint": self.run.checkpoint.name,
             "stage": config.adapter_config.experts,
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
-            "source_tensors": len(self.tensors.shapes),
-            "used_tensors": sum(len(sources) for sources in self.account.used.values()),
-            "dropped_tensors": sum(len(names) for names in self.account.dropped.values()),
+            "source_tensors": used + dropped,
+            "used_tensors": used,
+            "dropped_tensors": dropped,
             "dropped_vision_blocks": len(blocks),
+            "semantics": {
+                "attention": config.action_expert_config.attention,
+                "feature_layer": config.action_vision_config.feature_layer,
+                "action_crop_pct": self.model.processor.action_crop_pct,
+            },
             "assumed": self.assumed,
-            "used": self.account.used,
+            "used": {name: [names.get(source, source) for source in part] for name, part in self.account.used.items()},
             "dropped": self.account.dropped,
         }
 
@@ -68,8 +75,8 @@ class Conversion:
         loaded = {}
         for name in names:
             parts = [source[official].to(self.model.dtype) for official in self.account.used[name]]
-            is_expert = name.endswith((".lora_A", ".lora_B"))
-            loaded[name] = torch.stack(parts, dim=int(name.endswith("B"))) if is_expert else parts[0].contiguous()
+            axis = expert_axis(name)
+            loaded[name] = parts[0].contiguous() if axis is None else torch.stack(parts, dim=axis)
         return loaded
 
 
@@ -83,7 +90,7 @@ def plan_conversion(
     revision: str | None = None,
     dtype: str | None = None,
 ) -> Conversion:
-    """Read a published run and check that all of it fits; no weight is read and nothing is written.
+    """Read a published run and check that all of it fits; of its weights only an adapter folder's are read.
 
     Args:
         source: run folder, `.pt` file or Hub repository.
@@ -101,13 +108,12 @@ def plan_conversion(
     run = find_run(source, statistics, checkpoint, revision)
     tensors = OfficialTensors(run.checkpoint, adapter)
     eagle2 = read_eagle2(base_vlm)
-    overrides = dict(overrides or {})
-    vision = overrides.get("action_vision_config")
-    feature_layer = vision.get("feature_layer") if isinstance(vision, dict) else None
-    account = account_for(tensors.shapes, RELEASED_FEATURE_LAYER if feature_layer is None else feature_layer)
-    config, assumed = released_config(account, tensors, eagle2, run, overrides)
+    config, assumed = released_config(
+        account_for(tensors.shapes), tensors.shapes, eagle2, run.statistics, overrides or {}, tensors.adapter
+    )
+    account = account_for(tensors.shapes, config.action_vision_config.feature_layer)
     used = {name: tensors.dtypes[name] for sources in account.used.values() for name in sources}
-    model = meta_model(config, choose_dtype(dtype, used, default=reduce(torch.promote_types, used.values())))
+    model = meta_model(config, choose_dtype(dtype, used))
     require_same_tensors(account, tensors.shapes, model.state_dict())
     require_same_run(run.settings, config)
     model.processor = matching_processor(
@@ -116,6 +122,7 @@ def plan_conversion(
         statistics=run.statistics,
         control_rate_hz=run.control_rates(),
         action_crop_pct=RELEASED_CROP_PCT,
+        action_units=LIBERO_UNITS if is_libero(run.statistics) else None,
     )
     account.dropped |= tensors.dropped
     return Conversion(run, eagle2.folder, tensors, account, model, assumed)
@@ -147,30 +154,6 @@ def convert(plan: Conversion, output: str | Path, max_shard_size: str = "1GB") -
     return report
 
 
-def released_config(
-    account: WeightAccount, tensors: OfficialTensors, eagle2: Eagle2, run: OfficialRun, overrides: dict[str, Any]
-) -> tuple[InstructVLAConfig, dict[str, Any]]:
-    """The configuration, and those of its fields that the recipe tells, as neither a tensor nor the caller does."""
-    fields, assumed = released_fields(account, tensors.shapes, eagle2)
-    if tensors.adapter is not None:
-        rank, dropout = fields["adapter_config"]["rank"], tensors.adapter.config.lora_dropout
-        fields["adapter_config"] |= {"alpha": tensors.adapter.scaling * rank, "dropout": dropout}
-        del assumed["adapter_config.alpha"]
-    is_libero = all(key.startswith("libero") for key in run.statistics)
-    assumed["cameras"] = fields["cameras"] = LIBERO_CAMERAS if is_libero else ["primary"]
-    given = {
-        f"{section}.{name}" for section, values in overrides.items() if isinstance(values, dict) for name in values
-    }
-    assumed = {name: value for name, value in assumed.items() if name not in given | overrides.keys()}
-    untold = [name for name, value in assumed.items() if value is None]
-    if untold:
-        raise ValueError(
-            f"No tensor tells {', '.join(untold)}, and the widths are not those of the published models; give "
-            + " ".join(f"--set {name}=…" for name in untold)
-        )
-    return InstructVLAConfig.from_dict(fields, **overrides), assumed
-
-
 def require_same_tensors(
     account: WeightAccount, shapes: Mapping[str, tuple[int, ...]], expected: Mapping[str, torch.Tensor]
 ) -> None:
@@ -180,15 +163,14 @@ def require_same_tensors(
         if name not in expected:
             problems.append(f"{sources[0]} has no place in a model of this configuration")
             continue
-        own, place = tuple(expected[name].shape), int(name.endswith("B"))
-        if name.endswith((".lora_A", ".lora_B")):
-            wanted_count, own = own[place], own[:place] + own[place + 1 :]
-            if len(sources) != wanted_count:
-                problems.append(f"{name} needs {wanted_count} experts, but has {len(sources)}")
+        own, axis = tuple(expected[name].shape), expert_axis(name)
+        if axis is not None:
+            experts, own = own[axis], own[:axis] + own[axis + 1 :]
+            if len(sources) != experts:
+                problems.append(f"{name} needs {experts} experts, but has {len(sources)}")
         problems += [f"{official} is {shapes[official]}, not {own}" for official in sources if shapes[official] != own]
     if problems:
-        more = f"; and {len(problems) - 8} more" if len(problems) > 8 else ""
-        raise ValueError(f"The tensors do not fit the configuration: {'; '.join(problems[:8])}{more}.")
+        raise ValueError(f"The tensors do not fit the configuration: {listed(problems)}.")
 
 
 app = typer.Typer(add_completion=False)
@@ -226,6 +208,7 @@ def summary(report: Mapping[str, Any], output: Path | None) -> str:
         f"stage {report['stage']}, {report['parameters'] / 1e6:,.1f} M parameters, {report['dtype']}",
         f"{report['source_tensors']} tensors: {report['used_tensors']} used, {report['dropped_tensors']} dropped",
         *(f"  dropped {len(names):4}  {rule}" for rule, names in report["dropped"].items()),
+        "released semantics: " + ", ".join(f"{name} {value}" for name, value in report["semantics"].items()),
         *(f"  assumed  {name} = {value}  (--set to change)" for name, value in report["assumed"].items()),
         f"written to {output}" if output else "nothing was written (--dry-run)",
     ]

@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from instructvla.plain_files import listed
+
 ADAPTERS = {"default": 0, "0": 0, "1": 1}  # stage 1 has one expert; of stage 2's, 0 is language and 1 is action
 
 RENAMES = {
@@ -35,7 +37,7 @@ DROPS = {
     "final norm of DINOv2, which is not applied": r"action_model\.film_vision_model\.vision_model\.norm\..+",
     "future_queries, left over from an earlier form of the action expert": r"action_model\.future_queries(\..+)?",
 }
-UNREACHABLE_BLOCKS = "DINOv2 blocks after feature_layer, which reach no output"
+UNREACHABLE_BLOCKS = "tensors of DINOv2 blocks after feature_layer, which reach no output"
 VISION_BLOCK = re.compile(r"action_expert\.vision\.blocks\.(\d+)\.")
 LORA = re.compile(r"(.+\.lora_[AB])\.(\w+)\.weight")
 
@@ -53,6 +55,11 @@ class WeightAccount:
     dropped: dict[str, list[str]] = field(default_factory=dict)
 
 
+def expert_axis(name: str) -> int | None:
+    """The dimension along which the experts of one of our tensors stand side by side; None for any other tensor."""
+    return {".lora_A": 0, ".lora_B": 1}.get(name[-7:])
+
+
 def our_name(name: str) -> str | None:
     """Our name of a published tensor (`module.tensor`), with the adapter's still at its end; None if it is unknown."""
     for pattern, replacement in RENAMES.items():
@@ -64,13 +71,13 @@ def our_name(name: str) -> str | None:
     return None
 
 
-def account_for(names: Iterable[str], feature_layer: int) -> WeightAccount:
+def account_for(names: Iterable[str], feature_layer: int | None = None) -> WeightAccount:
     """Decide about every tensor by its name, in the order given.
 
     Args:
         names: `module.tensor` of a published checkpoint, of Eagle2's weights, or of DINOv2's behind
             `action_model.film_vision_model.vision_model.`.
-        feature_layer: index of the last DINOv2 block that is used.
+        feature_layer: index of the last DINOv2 block that is used; None keeps all.
 
     Raises:
         ValueError: names that are neither ours nor dropped by a rule, or two for one place.
@@ -80,7 +87,7 @@ def account_for(names: Iterable[str], feature_layer: int) -> WeightAccount:
         rule = next((rule for rule, pattern in DROPS.items() if re.fullmatch(pattern, name)), None)
         renamed = our_name(name)
         block = VISION_BLOCK.match(renamed or "")
-        if rule is None and block and int(block[1]) > feature_layer:
+        if rule is None and block and feature_layer is not None and int(block[1]) > feature_layer:
             rule = UNREACHABLE_BLOCKS
         lora = LORA.fullmatch(renamed or "")
         if rule is not None:
@@ -96,10 +103,7 @@ def account_for(names: Iterable[str], feature_layer: int) -> WeightAccount:
     if twice:
         raise ValueError(f"Several tensors for one place: {', '.join(twice[0])}.")
     if unknown:
-        raise ValueError(
-            f"{len(unknown)} tensor(s) that InstructVLA doesn't know: {', '.join(unknown[:8])}"
-            + (", …" if len(unknown) > 8 else "")
-        )
+        raise ValueError(f"{len(unknown)} tensor(s) that InstructVLA doesn't know: {listed(unknown)}.")
     for name, by_expert in experts.items():
         account.used[name] = [by_expert[expert][0] for expert in sorted(by_expert)]
     return account

@@ -1,19 +1,13 @@
-"""The files of a published training run: its settings, statistics and checkpoint, read without running code."""
+"""The files of a published training run: its settings, its statistics and where its checkpoint is."""
 
-import json
-import pickle
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import torch
-
 from instructvla.hub_source import local_folder, source_files
+from instructvla.plain_files import read_json
 
 SETTINGS, STATISTICS = "config.json", "dataset_statistics.json"
-MODULES = ("vision_model", "mlp1", "language_model", "action_model")
-OPTIMIZER_RULE = "optimizer state, which only training needs"
 CONTROL_RATES_HZ = {"bridge": 5.0, "fractal": 3.0, "libero": 20.0}  # of the recordings, by the start of their name
 
 
@@ -52,7 +46,13 @@ def find_run(
         ValueError: no checkpoint, several, or none with the name given; missing or unreadable statistics or settings.
     """
     path = Path(source)
+    if revision is not None and path.exists():
+        raise ValueError(
+            f"--revision {revision} is of a Hub repository, but {str(source)!r} is on this disk; leave it out."
+        )
     if path.is_file():
+        if checkpoint is not None:
+            raise ValueError(f"--checkpoint {checkpoint} chooses a file of a run, but {str(source)!r} is one already.")
         if path.suffix != ".pt":
             raise ValueError(f"{str(source)!r} is no .pt file; give a run folder, its .pt file or a Hub repository.")
         folder = path.parent.parent if path.parent.name == "checkpoints" else path.parent
@@ -82,16 +82,6 @@ def choose_checkpoint(source: str | Path, files: list[str], wanted: str | None) 
     return found[0]
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{str(path)!r} can't be read as JSON ({error}); copy it again.") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{str(path)!r} must hold a JSON object, not {type(content).__name__}.")
-    return content
-
-
 def read_statistics(path: str | Path) -> dict[str, Any]:
     """A published dataset_statistics.json as our processor takes it: the state is called "proprio" there.
 
@@ -101,43 +91,10 @@ def read_statistics(path: str | Path) -> dict[str, Any]:
     Raises:
         ValueError: a file that is missing, empty or no JSON object of objects.
     """
-    statistics = read_json(Path(path))
+    statistics = read_json(path)
     if not statistics or not all(isinstance(parts, dict) for parts in statistics.values()):
         raise ValueError(f"{str(path)!r} must hold {{unnorm_key: {{'action': {{'q01': [...], 'q99': [...]}}}}}}.")
     return {
         key: {("state" if part == "proprio" else part): values for part, values in parts.items()}
         for key, parts in statistics.items()
     }
-
-
-def open_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, list[str]]]:
-    """All tensors of a published checkpoint as `module.tensor`, mapped from the file and read when they are used.
-
-    Returns:
-        The tensors, and {rule: names} of what is no weight.
-
-    Raises:
-        ValueError: a file that is no checkpoint, holds other objects than tensors, or lacks a module.
-    """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(f"{str(path)!r} holds more than tensors and is not read, as that could run code.") from error
-    except (EOFError, KeyError, OSError, RuntimeError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise ValueError(f"{str(path)!r} is no checkpoint that torch can map: {reason}") from error
-    model = content.get("model") if isinstance(content, Mapping) else None
-    if not isinstance(model, Mapping):
-        raise ValueError(f"{str(path)!r} is no InstructVLA checkpoint: it has no dictionary 'model' of {MODULES}.")
-    others = [name for name in content if name not in ("model", "optimizer")]
-    others += [f"model.{name}" for name in model if name not in MODULES]
-    if others:
-        raise ValueError(f"{str(path)!r} holds parts that InstructVLA doesn't know: {', '.join(map(str, others))}.")
-    absent = [name for name in MODULES if not isinstance(model.get(name), Mapping)]
-    if absent:
-        raise ValueError(f"{str(path)!r} lacks {', '.join(absent)}; it is not a whole InstructVLA checkpoint.")
-    tensors = {f"{module}.{name}": tensor for module in MODULES for name, tensor in model[module].items()}
-    strange = [name for name, tensor in tensors.items() if not isinstance(tensor, torch.Tensor)]
-    if strange:
-        raise ValueError(f"{str(path)!r} holds {strange[0]}, which is no tensor.")
-    return tensors, ({OPTIMIZER_RULE: ["optimizer"]} if "optimizer" in content else {})

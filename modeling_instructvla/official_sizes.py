@@ -1,14 +1,19 @@
 """The configuration of a published checkpoint, read off its tensors, its run and its base VLM."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from instructvla.configuration_instructvla import InstructVLAConfig
+from instructvla.configuration_sections import require
 from instructvla.eagle2_vlm import Eagle2
 from instructvla.official_names import WeightAccount
+from instructvla.peft_files import PeftAdapter
 
 RELEASED_FEATURE_LAYER = 2  # the authors' code takes the first of the last depth - 2 blocks
 RELEASED_CROP_PCT = 0.875
+LIBERO_CAMERAS = ["primary", "wrist"]
+STATE = "action_expert.state_projector.0.weight"
 HEAD_SIZE = 64  # of every attention head in the published models; no tensor tells it
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -19,8 +24,13 @@ class SourceShapes(dict[str, tuple[int, ...]]):
     def __init__(self, account: WeightAccount, shapes: Shapes):
         super().__init__({name: shapes[sources[0]] for name, sources in account.used.items()})
 
-    def __missing__(self, name: str):
-        raise ValueError(f"The checkpoint has no tensor for {name}; it is not a whole InstructVLA checkpoint.")
+    def dims(self, name: str, count: int) -> tuple[int, ...]:
+        """The shape of a tensor that has `count` dimensions, none of them empty (else ValueError)."""
+        if name not in self:
+            raise ValueError(f"The checkpoint has no tensor for {name}; it is not a whole InstructVLA checkpoint.")
+        if len(self[name]) != count or 0 in self[name]:
+            raise ValueError(f"The tensor for {name} is {self[name]}, but it must have {count} dimensions, none empty.")
+        return self[name]
 
 
 def count(names: Mapping[str, Any], pattern: str) -> int:
@@ -37,14 +47,15 @@ def released_fields(account: WeightAccount, shapes: Shapes, eagle2: Eagle2) -> t
         eagle2: its base VLM.
 
     Returns:
-        All fields, and those of them, by public name, that no tensor tells: they follow the published recipe.
+        All fields, and those of them, by public name, that no tensor tells although they go with its size: they follow
+        the published recipe, or are None where the width does not allow it.
 
     Raises:
-        ValueError: if the base VLM has other sizes, or a width does not allow the recipe's attention heads.
+        ValueError: if the base VLM has other sizes, or a tensor that tells a size is absent or of another rank.
     """
     ours = SourceShapes(account, shapes)
     require_same_vlm(ours, eagle2)
-    queries = ours["language_model.embed_tokens.weight"][0] - len(eagle2.tokenizer)
+    queries = ours.dims("language_model.embed_tokens.weight", 2)[0] - len(eagle2.tokenizer)
     if queries < 1:
         raise ValueError(
             f"The checkpoint's vocabulary has {len(eagle2.tokenizer) + queries} rows, but the base VLM's tokenizer has "
@@ -54,43 +65,46 @@ def released_fields(account: WeightAccount, shapes: Shapes, eagle2: Eagle2) -> t
     vision, vision_assumed = action_vision_fields(ours, shapes)
     adapters, adapters_assumed = adapter_fields(account, ours)
     size = expert["hidden_size"]
-    action_dim = ours["action_expert.action_embedding.linear_1.weight"][1]
+    action_dim = ours.dims("action_expert.action_embedding.linear_1.weight", 2)[1]
     fields = eagle2.config_fields(queries) | {
         "action_vision_config": vision,
         "action_expert_config": expert,
         "adapter_config": adapters,
-        "horizon": ours["action_expert.action_head.0.weight"][1] // size,
+        "horizon": ours.dims("action_expert.action_head.0.weight", 2)[1] // size,
         "action_dim": action_dim,
-        "state_dim": ours.get("action_expert.state_projector.0.weight", (0, None))[1],
+        "state_dim": ours.dims(STATE, 2)[1] if STATE in ours else None,
     }
     return fields, expert_assumed | vision_assumed | adapters_assumed
 
 
-def require_same_vlm(ours: Shapes, eagle2: Eagle2) -> None:
+def require_same_vlm(ours: SourceShapes, eagle2: Eagle2) -> None:
     """Refuse a base VLM whose sizes are not those of the checkpoint (ValueError naming all of them)."""
     vision, text = eagle2.vision_config, eagle2.text_config
     grid = vision["image_size"] // vision["patch_size"]
     head = text["hidden_size"] // text["num_attention_heads"]
     layer, encoder = "language_model.layers.0", "vision_model.encoder.layers"
     expected = {
-        "llm_config.hidden_size": (text["hidden_size"], ours["language_model.embed_tokens.weight"][1]),
+        "llm_config.hidden_size": (text["hidden_size"], ours.dims("language_model.embed_tokens.weight", 2)[1]),
         "llm_config.num_hidden_layers": (text["num_hidden_layers"], count(ours, r"language_model\.layers\.(\d+)\.")),
-        "llm_config.intermediate_size": (text["intermediate_size"], ours[f"{layer}.mlp.gate_proj.weight"][0]),
+        "llm_config.intermediate_size": (text["intermediate_size"], ours.dims(f"{layer}.mlp.gate_proj.weight", 2)[0]),
         "llm_config.num_key_value_heads": (
             text["num_key_value_heads"],
-            ours[f"{layer}.self_attn.k_proj.weight"][0] // head,
+            ours.dims(f"{layer}.self_attn.k_proj.weight", 2)[0] // head,
         ),
-        "vision_config.hidden_size": (vision["hidden_size"], ours["vision_model.post_layernorm.weight"][0]),
-        "vision_config.intermediate_size": (vision["intermediate_size"], ours[f"{encoder}.0.mlp.fc1.weight"][0]),
+        "vision_config.hidden_size": (vision["hidden_size"], ours.dims("vision_model.post_layernorm.weight", 1)[0]),
+        "vision_config.intermediate_size": (
+            vision["intermediate_size"],
+            ours.dims(f"{encoder}.0.mlp.fc1.weight", 2)[0],
+        ),
         "vision_config.num_hidden_layers": (
             vision["num_hidden_layers"],
             count(ours, r"vision_model\.encoder\.layers\.(\d+)\."),
         ),
         "vision_config.patch_size": (
             vision["patch_size"],
-            ours["vision_model.embeddings.patch_embedding.weight"][-1],
+            ours.dims("vision_model.embeddings.patch_embedding.weight", 4)[-1],
         ),
-        "vision_config image patches": (grid**2, ours["vision_model.embeddings.position_embedding.weight"][0]),
+        "vision_config image patches": (grid**2, ours.dims("vision_model.embeddings.position_embedding.weight", 2)[0]),
     }
     wrong = [f"{name} {base} (checkpoint: {own})" for name, (base, own) in expected.items() if base != own]
     if wrong:
@@ -99,27 +113,27 @@ def require_same_vlm(ours: Shapes, eagle2: Eagle2) -> None:
         )
 
 
-def expert_fields(ours: Shapes) -> tuple[dict[str, Any], dict[str, Any]]:
-    size = ours["action_expert.transformer.norm.weight"][0]
+def expert_fields(ours: SourceShapes) -> tuple[dict[str, Any], dict[str, Any]]:
+    size = ours.dims("action_expert.transformer.norm.weight", 1)[0]
     fields = {
         "hidden_size": size,
-        "intermediate_size": ours["action_expert.transformer.layers.0.mlp.gate_proj.weight"][0],
+        "intermediate_size": ours.dims("action_expert.transformer.layers.0.mlp.gate_proj.weight", 2)[0],
         "num_hidden_layers": count(ours, r"action_expert\.transformer\.layers\.(\d+)\."),
         "attention": "additive_bias",
     }
     return with_heads(fields, "action_expert_config", "num_attention_heads", size)
 
 
-def action_vision_fields(ours: Shapes, shapes: Shapes) -> tuple[dict[str, Any], dict[str, Any]]:
-    size = ours["action_expert.vision.cls_token"][-1]
-    patch = ours["action_expert.vision.patch_embed.proj.weight"][-1]
+def action_vision_fields(ours: SourceShapes, shapes: Shapes) -> tuple[dict[str, Any], dict[str, Any]]:
+    size = ours.dims("action_expert.vision.cls_token", 3)[-1]
+    patch = ours.dims("action_expert.vision.patch_embed.proj.weight", 4)[-1]
     fields = {
         "embed_dim": size,
         "depth": count(shapes, r".*film_vision_model\.vision_model\.blocks\.(\d+)\."),
-        "mlp_ratio": ours["action_expert.vision.blocks.0.mlp.fc1.weight"][0] / size,
+        "mlp_ratio": ours.dims("action_expert.vision.blocks.0.mlp.fc1.weight", 2)[0] / size,
         "patch_size": patch,
-        "image_size": round(ours["action_expert.vision.pos_embed"][1] ** 0.5) * patch,
-        "num_register_tokens": ours["action_expert.vision.reg_token"][1],
+        "image_size": round(ours.dims("action_expert.vision.pos_embed", 3)[1] ** 0.5) * patch,
+        "num_register_tokens": ours.dims("action_expert.vision.reg_token", 3)[1],
         "feature_layer": RELEASED_FEATURE_LAYER,
     }
     return with_heads(fields, "action_vision_config", "num_heads", size)
@@ -132,7 +146,7 @@ def with_heads(fields: dict[str, Any], section: str, name: str, size: int) -> tu
     return fields | {name: size // HEAD_SIZE}, {f"{section}.{name}": size // HEAD_SIZE}
 
 
-def adapter_fields(account: WeightAccount, ours: Shapes) -> tuple[dict[str, Any], dict[str, Any]]:
+def adapter_fields(account: WeightAccount, ours: SourceShapes) -> tuple[dict[str, Any], dict[str, Any]]:
     matrices = {name: shape for name, shape in ours.items() if name.endswith(".lora_A")}
     if not matrices:
         raise ValueError(
@@ -140,7 +154,7 @@ def adapter_fields(account: WeightAccount, ours: Shapes) -> tuple[dict[str, Any]
             "which the weights don't act as trained. Give it with --adapter FOLDER."
         )
     first = next(iter(matrices))
-    rank = matrices[first][0]
+    rank = ours.dims(first, 2)[0]
     layers = [name for name in ours if re.fullmatch(r"language_model\.scale_head\.\d+\.weight", name)]
     fields = {
         "rank": rank,
@@ -150,8 +164,54 @@ def adapter_fields(account: WeightAccount, ours: Shapes) -> tuple[dict[str, Any]
     }
     if layers:
         fields["scale_head_depth"] = len(layers)
-        fields["scale_head_size"] = ours[layers[0]][0]
+        fields["scale_head_size"] = ours.dims(layers[0], 2)[0]
     return fields, {"adapter_config.alpha": 2 * rank}
+
+
+def released_config(
+    account: WeightAccount,
+    shapes: Shapes,
+    eagle2: Eagle2,
+    statistics: Iterable[str],
+    overrides: Mapping[str, Any],
+    adapter: PeftAdapter | None = None,
+) -> tuple[InstructVLAConfig, dict[str, Any]]:
+    """The configuration, and those of its fields that the recipe tells, as neither a tensor nor the caller does.
+
+    Args:
+        account: of all tensors.
+        shapes: official name → shape.
+        eagle2: the base VLM.
+        statistics: names of the datasets; the released LIBERO models see a wrist camera, too.
+        overrides: nested, by section.
+        adapter: PEFT folder of an unloaded checkpoint, which tells its α.
+
+    Raises:
+        ValueError: as `released_fields`; or a field that has to be given, or contradicts the tensors.
+    """
+    fields, assumed = released_fields(account, shapes, eagle2)
+    depth = fields["action_vision_config"]["depth"]
+    if adapter is not None:
+        rank, dropout = fields["adapter_config"]["rank"], adapter.config.lora_dropout
+        fields["adapter_config"] |= {"alpha": adapter.scaling * rank, "dropout": dropout}
+        del assumed["adapter_config.alpha"]
+    assumed["cameras"] = fields["cameras"] = LIBERO_CAMERAS if is_libero(statistics) else ["primary"]
+    given = {f"{section}.{name}" for section, parts in overrides.items() if isinstance(parts, dict) for name in parts}
+    assumed = {name: value for name, value in assumed.items() if name not in given | overrides.keys()}
+    untold = [name for name, value in assumed.items() if value is None]
+    if untold:
+        raise ValueError(
+            f"No tensor tells {', '.join(untold)}, and the widths are not those of the published models; give "
+            + " ".join(f"--set {name}=…" for name in untold)
+        )
+    config = InstructVLAConfig.from_dict(fields, **overrides)
+    own = config.action_vision_config.depth
+    require(own == depth, "action_vision_config.depth", own, f"{depth}, the number of blocks in the checkpoint")
+    return config, assumed
+
+
+def is_libero(statistics: Iterable[str]) -> bool:
+    return all(key.startswith("libero") for key in statistics)
 
 
 def require_same_run(settings: Mapping[str, Any], config) -> None:

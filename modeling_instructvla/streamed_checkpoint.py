@@ -1,9 +1,11 @@
 """Checkpoints written shard by shard from tensors read when they are needed: memory holds one shard at a time."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from instructvla.modeling_instructvla import InstructVLAForConditionalGeneration
 
 INDEX = "model.safetensors.index.json"
 DTYPES = ("float32", "bfloat16", "float16")
+SIZE = re.compile(r"0*[1-9]\d*(KB|MB|GB|TB)")
 Loader = Callable[[list[str]], dict[str, torch.Tensor]]
 
 
@@ -29,22 +32,24 @@ def meta_model(config: InstructVLAConfig, dtype: torch.dtype) -> InstructVLAForC
         return InstructVLAForConditionalGeneration(config).to(dtype)
 
 
-def choose_dtype(wanted: str | None, dtypes: Mapping[str, torch.dtype], default: torch.dtype) -> torch.dtype:
-    """The dtype asked for by name, else `default`.
+def choose_dtype(
+    wanted: str | None, dtypes: Mapping[str, torch.dtype], default: torch.dtype | None = None
+) -> torch.dtype:
+    """The dtype asked for by name, else `default`, else the widest of the sources'.
 
     Args:
         wanted: one of `DTYPES`, or None.
-        dtypes: of the source tensors.
+        dtypes: of the source tensors, by name.
 
     Raises:
-        ValueError: for another dtype, or tensors that are quantised.
+        ValueError: for another dtype, asked for or in the sources.
     """
     if wanted is not None and wanted not in DTYPES:
         raise ValueError(f"--dtype is {wanted!r}, but it must be one of {', '.join(DTYPES)}.")
     for name, dtype in dtypes.items():
         if str(dtype).removeprefix("torch.") not in DTYPES:
-            raise ValueError(f"{name} is {dtype}; weights must be {', '.join(DTYPES)}, not quantised.")
-    return default if wanted is None else getattr(torch, wanted)
+            raise ValueError(f"{name} is {dtype}, but weights must be {', '.join(DTYPES)}; cast or dequantise it.")
+    return getattr(torch, wanted) if wanted else default or reduce(torch.promote_types, dtypes.values())
 
 
 def write_streamed(
@@ -96,20 +101,35 @@ def write_shards(folder: Path, sizes: Mapping[str, torch.Tensor], load: Loader, 
 
     Raises:
         OSError: if a file can't be written.
-        ValueError: if `max_shard_size` is no size.
+        ValueError: if `max_shard_size` is no size, or a tensor is not finite.
     """
-    try:
-        plan = split_torch_state_dict_into_shards(dict(sizes), max_shard_size=max_shard_size)
-    except ValueError as error:
-        raise ValueError(f"The shard size {max_shard_size!r} is no size such as 1GB or 500MB.") from error
+    if not SIZE.fullmatch(max_shard_size):
+        raise ValueError(f"--max-shard-size {max_shard_size} is no size; give one such as 1GB or 500MB.")
+    plan = split_torch_state_dict_into_shards(dict(sizes), max_shard_size=max_shard_size)
     for file_name, names in tqdm(plan.filename_to_tensors.items(), desc="writing", unit="shard"):
         try:
-            save_file(load(names), folder / file_name, metadata={"format": "pt"})
+            save_file(own_memory(load(names)), folder / file_name, metadata={"format": "pt"})
         except SafetensorError as error:
             raise OSError(f"{file_name}: {error}") from error
     if plan.is_sharded:
         index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
         (folder / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True), encoding="utf-8")
+
+
+def own_memory(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors, once they are known to be finite; those that share memory, as tied weights do, are copied.
+
+    Raises:
+        ValueError: for NaN or infinite values.
+    """
+    own, taken = {}, set()
+    for name, tensor in tensors.items():
+        if not tensor.sum(dtype=torch.float32).isfinite() and not tensor.isfinite().all():
+            raise ValueError(f"{name} holds NaN or infinite values; its source is damaged, take an earlier checkpoint.")
+        memory = tensor.untyped_storage().data_ptr()
+        own[name] = tensor.clone() if memory in taken else tensor
+        taken.add(memory)
+    return own
 
 
 def require_space(folder: Path, size: int) -> None:
@@ -118,8 +138,8 @@ def require_space(folder: Path, size: int) -> None:
     free = shutil.disk_usage(existing).free
     if free < size:
         raise ValueError(
-            f"--output {folder} needs {size / 1e9:.1f} GB, but its disk has {free / 1e9:.1f} GB free; free some, give "
-            "another folder, or halve the size with --dtype bfloat16."
+            f"--output {folder} needs {size / 1e9:.1f} GB, but its disk has {free / 1e9:.1f} GB free; free some, or "
+            "give another folder."
         )
 
 

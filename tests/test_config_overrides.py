@@ -22,10 +22,11 @@ def test_settings_nest_by_section_and_are_typed():
         ("cameras=primary,wrist", ["primary", "wrist"]),
         ("cameras=[primary, wrist]", ["primary", "wrist"]),
         ("cameras=primary", ["primary"]),
-        ("library_versions={a: '1,2'}", {"a": "1,2"}),
+        ("flow_config={scheduler: 'a,b'}", {"scheduler": "a,b"}),
         ("horizon='4,5'", "4,5"),
         ("tie_word_embeddings=true", True),
         ("action_dim=0.001", 0.001),
+        ("action_dim=1e-3", 0.001),
     ],
 )
 def test_a_value_is_yaml_and_commas_make_a_list(setting, value):
@@ -44,6 +45,8 @@ def test_overrides_make_a_configuration():
     "settings, message",
     [
         (["horizon"], "--set horizon is not FIELD=VALUE"),
+        (["horizon="], "--set horizon= is not FIELD=VALUE"),
+        (["library_versions={torch: '1'}"], "library_versions is not a field"),
         (["=3"], "is not FIELD=VALUE"),
         (["adapter_config.=3"], "is not FIELD=VALUE"),
         (["horizn=3"], "horizn is not a field.*Did you mean 'horizon'"),

@@ -213,7 +213,9 @@ def test_every_kind_of_published_checkpoint_passes_at_full_size(tmp_path, kind, 
     assert (config.adapter_config.experts, config.state_dim, config.horizon) == (experts, state_dim, horizon)
     assert (config.adapter_config.rank, config.adapter_config.alpha) == (128, 256)
     assert (config.action_expert_config.num_attention_heads, config.action_vision_config.num_heads) == (12, 16)
-    assert config.cameras == (["primary", "wrist"] if kind == "stage1_libero_wrist" else ["primary"])
+    is_libero = kind == "stage1_libero_wrist"
+    assert config.cameras == (["primary", "wrist"] if is_libero else ["primary"])
+    assert plan.model.processor.action_units[0] == ("0.05 m" if is_libero else "m")
     assert report["dropped_vision_blocks"] == 21
     assert sum(map(len, report["dropped"].values())) == 11 + 21 * len(block_parts(kind)) + 2
     assert all(parameter.is_meta for parameter in plan.model.parameters())
@@ -223,7 +225,7 @@ def block_parts(kind: str) -> list[str]:
     return [name for name in full_size_tensors(kind)["action_model"] if ".blocks.3." in name]
 
 
-def test_an_unloaded_checkpoint_passes_at_full_size_with_its_adapter(tmp_path, base_vlm):
+def test_an_unloaded_checkpoint_passes_at_full_size_with_its_adapter(tmp_path):
     model = full_size_tensors("stage1_expert")
     unloaded = full_size_tensors("stage1_expert_unloaded_by_unload_lora")
     run = write_run(tmp_path / "run", model=unloaded)
@@ -270,6 +272,10 @@ def test_an_unloaded_checkpoint_and_its_adapter_make_the_same_model(tmp_path, ba
     state, expected = load(tmp_path / "out").state_dict(), load(converted(STAGE_1)).state_dict()
     assert state.keys() == expected.keys()
     assert all(torch.equal(state[name], expected[name]) for name in state)
+    report = json.loads((tmp_path / "out" / "conversion_report.json").read_text())
+    assert report["used_tensors"] + report["dropped_tensors"] == report["source_tensors"] == 225 + 2 * repeat
+    used = [name for names in report["used"].values() for name in names]
+    assert "adapter: base_model.model.model.layers.0.mlp.up_proj.lora_A.weight" in used
 
 
 def test_an_unloaded_checkpoint_without_its_adapter_is_refused(tmp_path, base_vlm):
@@ -310,6 +316,51 @@ def test_an_unknown_tensor_stops_the_conversion_with_its_name(tmp_path, run, bas
     code, output = command(*arguments(run, base_vlm, tmp_path / "out"))
     assert code == 2 and "action_model.mystery.weight" in output
     assert not (tmp_path / "out").exists()
+
+
+def test_an_optimizer_is_dropped_and_counted(run, base_vlm):
+    path = run / "checkpoints" / "step-000001.pt"
+    torch.save(torch.load(path) | {"optimizer": {"state": {}}}, path)
+    report = plan_conversion(run, base_vlm, parse_overrides(TOLD_BY_NO_TENSOR)).report()
+    assert (report["used_tensors"], report["dropped_tensors"], report["source_tensors"]) == (194, 32, 226)
+
+
+def test_tied_embeddings_are_written_apart(tmp_path, run, base_vlm):
+    path = run / "checkpoints" / "step-000001.pt"
+    content = torch.load(path)
+    language, prefix = content["model"]["language_model"], "base_model.model"
+    language[f"{prefix}.lm_head.weight"] = language[f"{prefix}.model.embed_tokens.weight"]
+    torch.save(content, path)
+    code, output = command(*arguments(run, base_vlm, tmp_path / "out"))
+    assert code == 0, output
+    model = AutoModel.from_pretrained(tmp_path / "out")
+    assert torch.equal(model.get_input_embeddings().weight, model.get_output_embeddings().weight)
+
+
+def test_nan_in_the_source_is_refused_by_name(tmp_path, run, base_vlm):
+    change(run, "mlp1", **{"3__bias": torch.full((48,), float("nan"))})
+    code, output = command(*arguments(run, base_vlm, tmp_path / "out"))
+    assert code == 2 and "projector.linear_2.bias holds NaN" in output
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.int8])
+def test_quantised_tensors_are_refused_by_name(tmp_path, run, base_vlm, dtype):
+    change(run, "mlp1", **{"3__bias": torch.zeros(48).to(dtype)})
+    code, output = command(*arguments(run, base_vlm, tmp_path / "out"))
+    assert code == 2 and f"mlp1.3.bias is {dtype}" in output
+
+
+@pytest.mark.parametrize("value", ["foo", "-1", "9"])
+def test_a_feature_layer_that_is_no_block_is_refused(tmp_path, run, base_vlm, value):
+    setting = f"action_vision_config.feature_layer={value}"
+    code, output = command(*arguments(run, base_vlm, tmp_path / "out", "--set", setting))
+    assert code == 2 and "must be a block index from 0 to 3" in output
+
+
+def test_a_depth_that_is_not_the_checkpoints_is_refused(tmp_path, run, base_vlm):
+    code, output = command(*arguments(run, base_vlm, tmp_path / "out", "--set", "action_vision_config.depth=24"))
+    assert code == 2 and "4, the number of blocks in the checkpoint" in output
 
 
 def test_a_known_leftover_is_dropped_by_its_rule(run, base_vlm):

@@ -77,3 +77,17 @@ def test_a_run_that_says_otherwise_is_refused(settings, message):
 
 def test_numbers_written_as_words_and_settings_left_out_are_accepted():
     require_same_run({"stage": "stage2", "num_of_meta_query": "64", "action_dim": None}, InstructVLAConfig())
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("language_model__base_model__model__model__embed_tokens__weight", (279,)),
+        ("action_model__film_vision_model__vision_model__pos_embed", (16,)),
+        ("action_model__action_embed__linear_1__weight", ()),
+        ("action_model__VideoGPT__model__norm__weight", (0,)),
+    ],
+)
+def test_a_tensor_of_another_rank_is_named(eagle2, name, shape):
+    with pytest.raises(ValueError, match="dimensions, none empty"):
+        fields_of("predict_action_stage1", eagle2, **{name: shape})

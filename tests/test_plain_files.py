@@ -1,0 +1,27 @@
+"""Claims about reading small files and listing names."""
+
+import pytest
+
+from instructvla.plain_files import listed, read_json
+
+
+def test_an_object_is_read(tmp_path):
+    (tmp_path / "a.json").write_text('{"a": 1}')
+    assert read_json(tmp_path / "a.json") == {"a": 1}
+
+
+@pytest.mark.parametrize(("text", "message"), [("{", "can't be read as JSON"), ("[1]", "not list"), ("", "as JSON")])
+def test_what_is_no_object_is_refused_by_its_path(tmp_path, text, message):
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(ValueError, match=rf"a\.json.*{message}"):
+        read_json(tmp_path / "a.json")
+
+
+def test_a_missing_file_is_named_with_its_folder(tmp_path):
+    with pytest.raises(ValueError, match=r"has no a\.json"):
+        read_json(tmp_path / "a.json")
+
+
+def test_long_lists_end_with_how_many_more():
+    assert listed(["a", "b"]) == "a, b"
+    assert listed("abcdef", most=2) == "a, b and 4 more"
