@@ -17,13 +17,13 @@ import typer
 from transformers import AutoProcessor, AutoTokenizer
 from transformers.utils import logging
 
+from instructvla.checkpoint_folder import checkpoint_folder
 from instructvla.command_errors import errors_on_stderr
 from instructvla.configuration_instructvla import InstructVLAConfig
-from instructvla.evaluation.doctor_files import check_code, check_files, check_values, check_weights, read_json
+from instructvla.evaluation.doctor_files import check_code, check_files, check_values, check_weights, json_fields
 from instructvla.evaluation.doctor_fit import check_fit, check_semantics, check_statistics_of, check_versions
 from instructvla.evaluation.doctor_lines import Line, Lines, counted, finding, on_one_line
 from instructvla.evaluation.doctor_senses import check_senses, neutral_processor
-from instructvla.hub_source import local_folder
 from instructvla.modeling_instructvla import InstructVLAForConditionalGeneration
 from instructvla.processing import InstructVLAProcessor
 from instructvla.processing.action_normalization import nearest
@@ -78,7 +78,7 @@ class Examination:
         self.run("code", check_code, self.folder)
         self.run("weights", check_weights, self.folder, config)
         self.run("values", check_values, self.folder, config)
-        fields = self.attempt("processor", lambda: read_json(self.folder / "processor_config.json"))
+        fields = self.attempt("processor", lambda: json_fields(self.folder / "processor_config.json"))
         if fields:
             self.run("statistics", check_statistics_of, fields, config)
         processor = self.load_processor()
@@ -131,19 +131,14 @@ def open_checkpoint(source: str, unnorm_key: str | None = None) -> Path:
     Raises:
         ValueError: no such folder or repository, no config.json of an InstructVLA model, or an unknown `unnorm_key`.
     """
-    folder = local_folder(source, CHECKPOINT_FILES)
-    if not (folder / "config.json").is_file():
-        raise ValueError(f"{source} is no checkpoint: it has no config.json. Give a folder that save_pretrained wrote")
-    model_type = read_json(folder / "config.json").get("model_type")
-    if model_type != InstructVLAConfig.model_type:
-        raise ValueError(f"{source} holds a model of type {model_type!r}; the doctor knows 'instructvla' alone")
+    folder = checkpoint_folder(source, CHECKPOINT_FILES)
     if unnorm_key is not None:
         check_unnorm_key(folder, unnorm_key)
     return folder
 
 
 def check_unnorm_key(folder: Path, unnorm_key: str) -> None:
-    statistics = read_json(folder / "processor_config.json").get("statistics")
+    statistics = json_fields(folder / "processor_config.json").get("statistics")
     keys = list(statistics) if isinstance(statistics, dict) else []
     if unnorm_key not in keys:
         hint = f"; the nearest is {nearest(unnorm_key, keys)!r}" if keys else ""

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from transformers.dynamic_module_utils import get_relative_imports
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME as INDEX
-from transformers.utils import SAFE_WEIGHTS_NAME as SINGLE_FILE
 
 from instructvla.configuration_instructvla import AUTO_MAP, InstructVLAConfig
 from instructvla.evaluation.doctor_lines import Line, Lines, counted, finding, named
 from instructvla.modeling_instructvla import InstructVLAForConditionalGeneration
+from instructvla.plain_files import read_json
+from instructvla.safetensors_folder import INDEX, SINGLE_FILE, read_weight_map
 
 COPY_AGAIN = "copy or download the checkpoint again"
 TOKENIZERS = ({"tokenizer.json"}, {"vocab.json", "merges.txt"})
@@ -27,21 +27,13 @@ FRESH_PARTS = (".lora_B", ".film_scale.", ".film_shift.")  # these start at zero
 Shape = tuple[int, ...]
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; {} without the file.
+def json_fields(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; {} without the file, which has a finding of its own.
 
     Raises:
         ValueError: for what is no JSON object.
     """
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path.name} is no JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path.name} holds a {type(content).__name__}, but it must hold an object")
-    return content
+    return read_json(path) if path.is_file() else {}
 
 
 def check_files(folder: Path) -> Lines:
@@ -75,7 +67,7 @@ def check_code(folder: Path) -> Lines:
 def code_references(path: Path) -> list[str]:
     """The classes that a configuration names; for a missing or unreadable one, which has a finding, our defaults."""
     try:
-        content = read_json(path)
+        content = json_fields(path)
     except ValueError:
         content = {}
     auto_map = content.get("auto_map") if content else AUTO_MAP
@@ -133,20 +125,6 @@ def check_weights(folder: Path, config: InstructVLAConfig | None) -> Lines:
         yield from compare_with_model(shapes, lost, config)
     if not unread:
         yield Line("ok", "weights", f"{counted(len(files), 'file')}, whole, with {len(shapes)} tensors")
-
-
-def read_weight_map(folder: Path) -> dict[str, str] | None:
-    """Tensor name → shard of the index; None without an index.
-
-    Raises:
-        ValueError: an index without a usable weight_map.
-    """
-    if not (folder / INDEX).is_file():
-        return None
-    weight_map = read_json(folder / INDEX).get("weight_map")
-    if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
-        raise ValueError(f"{INDEX} has no weight_map of tensor names to files")
-    return weight_map
 
 
 def read_header(path: Path) -> dict[str, Shape]:

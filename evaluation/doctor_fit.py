@@ -6,12 +6,11 @@ from typing import Any
 from instructvla.checkpoint_instructvla import library_versions, processor_requirements
 from instructvla.configuration_instructvla import InstructVLAConfig
 from instructvla.evaluation.doctor_lines import Line, Lines, finding, named
+from instructvla.official_sizes import RELEASED_CROP_PCT, RELEASED_FEATURE_LAYER
 from instructvla.processing import InstructVLAProcessor
 from instructvla.processing.action_normalization import check_statistics
 from instructvla.processing.chat_prompts import IMAGE_TOKEN
 
-RELEASED_CROP_PCT = 0.875
-RELEASED_FEATURE_LAYER = 2
 SET_STATISTICS = "set processor.statistics to those of the training data and save it again"
 MATCH = "save the processor or the configuration that belongs to these weights"
 

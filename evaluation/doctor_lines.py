@@ -4,6 +4,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from instructvla.plain_files import listed
+
 Kind = Literal["ok", "note", "skipped", "FINDING"]
 
 
@@ -34,9 +36,7 @@ def on_one_line(text: object) -> str:
 
 def named(names: Collection[str], limit: int = 4) -> str:
     """ "a, b, c, d and 308 more"."""
-    names = list(names)
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
+    return listed(names, limit)
 
 
 def counted(number: int, noun: str) -> str:

@@ -26,6 +26,8 @@ logger = logging.get_logger(__name__)
 
 WEIGHT_FILE = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
 WEIGHT_FILES = ["model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json"]
+REPORTS = ("conversion_report.json", "init_report.json")  # on how a checkpoint was made: untrue of the next one
+STAGING_PREFIX = ".saving."
 VERSIONED_PACKAGES = ("torch", "transformers", "timm", "diffusers", "pillow", "instructvla")
 CPU_ALIGNMENT = 64  # bytes, of torch's own allocations
 HUB_ARGUMENTS = ("revision", "cache_dir", "token", "local_files_only", "force_download", "subfolder")
@@ -118,13 +120,23 @@ class CheckpointMixin:
         return (model, info) if output_loading_info else model
 
     def save_pretrained(
-        self, save_directory, is_main_process: bool = True, max_shard_size="5GB", push_to_hub: bool = False, **kwargs
+        self,
+        save_directory,
+        is_main_process: bool = True,
+        max_shard_size="5GB",
+        push_to_hub: bool = False,
+        allow_no_statistics: bool = False,
+        **kwargs,
     ):
         """Write weights, configuration, processor and remote code into one folder, with a model card where our package
         is installed.
 
+        Args:
+            allow_no_statistics: for a model that can't act before it is trained.
+
         Raises:
-            ValueError: if the processor has no statistics, or for `push_to_hub=True`; nothing is written then.
+            ValueError: if the processor has no statistics and needs them, or for `push_to_hub=True`; nothing is
+                written then.
         """
         if push_to_hub:
             raise ValueError("save_pretrained writes a folder; call model.push_to_hub(repo_id) to publish it whole.")
@@ -135,10 +147,10 @@ class CheckpointMixin:
         processor = self.processor_or_none()
         if processor is None:
             logger.warning("Saving a model without a processor: it can't act until model.processor is assigned.")
-        elif not processor.statistics:
+        elif not processor.statistics and not allow_no_statistics:
             raise ValueError("A model is not saved without statistics, as it could not act; set processor.statistics.")
         with staged_checkpoint(save_directory) as staging:
-            self.write_checkpoint(staging, Path(save_directory).resolve().name, **arguments)
+            self.write_checkpoint(staging, Path(save_directory).resolve().name, allow_no_statistics, **arguments)
 
     def write_checkpoint(self, folder: Path, name: str, allow_no_statistics: bool = False, **arguments) -> None:
         """Processor, card, code, configuration and weights into an empty folder; `state_dict={}` leaves out weights.
@@ -191,7 +203,7 @@ class CheckpointMixin:
                 commit_message=commit_message,
                 revision=revision,
                 create_pr=create_pr,
-                delete_patterns=WEIGHT_FILES,  # of an earlier upload in other shards
+                delete_patterns=[*WEIGHT_FILES, *REPORTS],  # of an earlier upload
             )
         return commit.commit_url
 
@@ -233,31 +245,43 @@ def pinned_source(name: str, hub_arguments: dict) -> tuple[str, dict]:
 def staged_checkpoint(save_directory: str | os.PathLike) -> Iterator[Path]:
     """An empty folder to write a checkpoint into; it replaces the one in `save_directory` only when the block succeeds.
 
+    Whatever stops the block, the folders that were made for it go again. A killed process can't see to that: what it
+    left in `save_directory` goes now. Two writers at once into one folder are therefore not supported.
+
     Raises:
         ValueError: if `save_directory` is a file.
     """
     folder = Path(save_directory).resolve()
     if folder.is_file():
         raise ValueError(f"{str(save_directory)!r} is a file; a checkpoint needs a folder.")
-    is_new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
-        with tempfile.TemporaryDirectory(prefix=".saving.", dir=folder) as staging:
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_left_over(folder)
+        with tempfile.TemporaryDirectory(prefix=STAGING_PREFIX, dir=folder) as staging:
             yield Path(staging)
             replace_checkpoint(Path(staging), folder)
     finally:
-        if is_new and not any(folder.iterdir()):
-            folder.rmdir()
+        for place in made:
+            with suppress(OSError):  # it holds something, so it stays
+                place.rmdir()
+
+
+def remove_left_over(folder: Path) -> None:
+    """Delete what killed writers staged in a folder."""
+    for path in folder.glob(f"{STAGING_PREFIX}*"):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
 
 
 def replace_checkpoint(staging: Path, folder: Path) -> None:
     """Move a whole new checkpoint over an old one in the same file system.
 
     The configuration goes first and comes last, so that an interrupted move leaves a folder that does not load. The old
-    checkpoint's weights and processor go with it; other files stay.
+    checkpoint's weights, processor and reports go with it; other files stay.
     """
     new = sorted(staging.iterdir(), key=lambda path: path.name == "config.json")
-    old = [folder / "config.json", folder / "processor_config.json"]
+    old = [folder / name for name in ("config.json", "processor_config.json", *REPORTS)]
     if any(WEIGHT_FILE.fullmatch(path.name) for path in new):
         old += [path for path in folder.iterdir() if WEIGHT_FILE.fullmatch(path.name)]
     for path in old:

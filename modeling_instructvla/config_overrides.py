@@ -1,4 +1,4 @@
-"""`--set a.b=c` of the command line: configuration fields by their public names."""
+"""Fields of the configuration and the processor on the command line, by their public names."""
 
 import re
 from collections.abc import Iterable
@@ -50,3 +50,17 @@ def parse_value(setting: str, text: str) -> Any:
         raise ValueError(
             f"--set {setting}: {text!r} is no value; give a number, a word, true, null or [a, b]."
         ) from error
+
+
+def parse_action_fields(names: str | None, units: str | None, gripper_dims: str | None) -> dict[str, list]:
+    """The options that are given, as fields of the processor."""
+    given = {"action_names": names, "action_units": units, "gripper_dims": gripper_dims}
+    fields = {
+        name: [part.strip() for part in text.split(",") if part.strip()]
+        for name, text in given.items()
+        if text is not None
+    }
+    dims = fields.get("gripper_dims", [])
+    if not all(dim.isdecimal() for dim in dims):
+        raise ValueError(f"--gripper-dims {gripper_dims} is no list of dimensions, such as 6,13.")
+    return fields | ({"gripper_dims": [int(dim) for dim in dims]} if gripper_dims is not None else {})

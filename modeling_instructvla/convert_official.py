@@ -9,7 +9,7 @@ import torch
 import typer
 
 from instructvla.command_errors import errors_on_stderr
-from instructvla.config_overrides import parse_overrides
+from instructvla.config_overrides import parse_action_fields, parse_overrides
 from instructvla.eagle2_vlm import read_eagle2
 from instructvla.matching_processor import matching_processor
 from instructvla.modeling_instructvla import InstructVLAForConditionalGeneration
@@ -89,6 +89,7 @@ def plan_conversion(
     checkpoint: str | None = None,
     revision: str | None = None,
     dtype: str | None = None,
+    **processor_fields,
 ) -> Conversion:
     """Read a published run and check that all of it fits; of its weights only an adapter folder's are read.
 
@@ -101,6 +102,8 @@ def plan_conversion(
         checkpoint: which `.pt` of a run that has several.
         revision: of `source` on the Hub.
         dtype: of the result; default: the checkpoint's (the widest, if there are several).
+        processor_fields: further ones of `InstructVLAProcessor`; action_names, action_units and gripper_dims are
+            needed for actions that don't have 7 dimensions.
 
     Raises:
         ValueError: anything missing, unknown, of another size or unreadable; the message names it.
@@ -122,7 +125,7 @@ def plan_conversion(
         statistics=run.statistics,
         control_rate_hz=run.control_rates(),
         action_crop_pct=RELEASED_CROP_PCT,
-        action_units=LIBERO_UNITS if is_libero(run.statistics) else None,
+        **({"action_units": LIBERO_UNITS} if is_libero(run.statistics) else {}) | processor_fields,
     )
     account.dropped |= tensors.dropped
     return Conversion(run, eagle2.folder, tensors, account, model, assumed)
@@ -191,13 +194,22 @@ def main(
     revision: Annotated[str | None, typer.Option(help="Of a Hub repository.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; default: the checkpoint's.")] = None,
     max_shard_size: Annotated[str, typer.Option(help="Of the weight files; also what memory is needed.")] = "1GB",
+    action_names: Annotated[
+        str | None, typer.Option(help="a,b,…: one per action dimension; this and the next two unless there are 7.")
+    ] = None,
+    action_units: Annotated[str | None, typer.Option(help="a,b,…: one per action dimension.")] = None,
+    gripper_dims: Annotated[
+        str | None, typer.Option(help="6,13: dimensions that are decoded to 0 or 1; '' for none.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, write nothing.")] = False,
 ) -> None:
     """Convert a checkpoint of the paper's authors into a folder that AutoModel loads, with the same numbers."""
     with errors_on_stderr():
-        plan = plan_conversion(
-            source, base_vlm, parse_overrides(setting or []), adapter, statistics, checkpoint, revision, dtype
+        overrides, actions = (
+            parse_overrides(setting or []),
+            parse_action_fields(action_names, action_units, gripper_dims),
         )
+        plan = plan_conversion(source, base_vlm, overrides, adapter, statistics, checkpoint, revision, dtype, **actions)
         report = plan.report() if dry_run else convert(plan, output, max_shard_size)
     typer.echo(summary(report, None if dry_run else output))
 

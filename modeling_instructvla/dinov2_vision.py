@@ -1,10 +1,9 @@
 """DINOv2 with registers, as timm publishes it: its sizes in our terms, its weights for our image size."""
 
 import difflib
-import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import nn
 
 from instructvla.hub_source import local_folder
+from instructvla.plain_files import read_json
 from instructvla.safetensors_folder import WEIGHT_PATTERNS, SafetensorsFolder
 
 EXAMPLE = "vit_large_patch14_reg4_dinov2"
@@ -58,7 +58,8 @@ def read_dinov2(source: str) -> DinoV2:
         source: folder or Hub repository in timm's form, or the name of a timm model.
 
     Raises:
-        ValueError: a name that timm doesn't know, another architecture, or files that are missing or unreadable.
+        ValueError: a name that timm doesn't know, another architecture, weights of another depth, or files that are
+            missing or unreadable.
     """
     patterns = ["config.json", *WEIGHT_PATTERNS]
     if Path(source).exists() or "/" in source:
@@ -67,18 +68,30 @@ def read_dinov2(source: str) -> DinoV2:
     else:
         model = named_architecture(source)
         folder = local_folder(model.pretrained_cfg["hf_hub_id"], patterns)
-    return DinoV2(SafetensorsFolder(folder), vision_fields(model))
+    weights, fields = SafetensorsFolder(folder), vision_fields(model)
+    require_blocks(weights, fields["depth"])
+    return DinoV2(weights, fields)
+
+
+def require_blocks(weights: SafetensorsFolder, depth: int) -> None:
+    """Refuse weights that have more or fewer blocks than their architecture (ValueError)."""
+    blocks = {match[1] for name in weights.shapes if (match := re.match(r"blocks\.(\d+)\.", name))}
+    if len(blocks) != depth:
+        raise ValueError(
+            f"The weights in {str(weights.folder)!r} have {len(blocks)} blocks, but their architecture has {depth}; "
+            "copy the config.json and the weights of one model there."
+        )
 
 
 def folder_architecture(folder: Path) -> VisionTransformer:
     if not (folder / "config.json").is_file():
         raise ValueError(f"{str(folder)!r} has no config.json; copy timm's there, which names the architecture.")
+    config = read_json(folder / "config.json")
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         published = config.get("pretrained_cfg", config)
         means = {name: published[name] for name in ("mean", "std") if name in published}
         model = empty_model(config["architecture"], pretrained_cfg_overlay=means, **config.get("model_args", {}))
-    except (AttributeError, JSONDecodeError, KeyError, RuntimeError, TypeError) as error:
+    except (AttributeError, KeyError, RuntimeError, TypeError) as error:
         raise ValueError(
             f"{folder / 'config.json'} is not in timm's form ({error!r}); take {EXAMPLE}, as timm publishes it."
         ) from error

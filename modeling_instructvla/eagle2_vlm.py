@@ -1,46 +1,70 @@
 """Eagle2, the base VLM, as it is published: its config.json and tokenizer, checked and in our terms."""
 
-import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2Config
+from transformers.activations import ACT2FN
 
-from instructvla.configuration_sections import is_positive_integer, require
+from instructvla.configuration_sections import is_positive_integer, is_positive_number, require
 from instructvla.hub_source import local_folder
+from instructvla.plain_files import read_json
 from instructvla.processing.chat_prompts import PROMPT_TOKENS
 
 TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "added_tokens.json", "special_tokens_map.json")
 REQUIRED = {"select_layer": -1, "ps_version": "v2"}  # features after the last norm, pixel shuffle's second order
-VISION_FIELDS = (  # all are needed: a default would be another model's
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "image_size",
-    "patch_size",
-    "hidden_act",
-    "layer_norm_eps",
-)
-TEXT_FIELDS = (  # these, too
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "vocab_size",
-    "rope_theta",
-    "rms_norm_eps",
-    "hidden_act",
-)
-OPTIONAL_TEXT_FIELDS = (
-    "max_position_embeddings",
-    "rope_scaling",
-    "initializer_range",
-    "bos_token_id",
-    "eos_token_id",
-)
+Check = tuple[Callable[[Any], bool], str]  # whether a value is right, and what is
+
+
+def is_activation(value: Any) -> bool:
+    return isinstance(value, str) and value in ACT2FN
+
+
+def is_object(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def is_id(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def is_id_or_ids(value: Any) -> bool:
+    return all(map(is_id, value)) if isinstance(value, list) else is_id(value)
+
+
+SIZE: Check = (is_positive_integer, "an integer above 0")
+NUMBER: Check = (is_positive_number, "a number above 0")
+ACTIVATION: Check = (is_activation, "the name of an activation in transformers, such as 'silu'")
+VISION_FIELDS = {  # all are needed: a default would be another model's
+    "hidden_size": SIZE,
+    "intermediate_size": SIZE,
+    "num_hidden_layers": SIZE,
+    "num_attention_heads": SIZE,
+    "image_size": SIZE,
+    "patch_size": SIZE,
+    "hidden_act": ACTIVATION,
+    "layer_norm_eps": NUMBER,
+}
+TEXT_FIELDS = {  # these, too
+    "hidden_size": SIZE,
+    "intermediate_size": SIZE,
+    "num_hidden_layers": SIZE,
+    "num_attention_heads": SIZE,
+    "num_key_value_heads": SIZE,
+    "vocab_size": SIZE,
+    "rope_theta": NUMBER,
+    "rms_norm_eps": NUMBER,
+    "hidden_act": ACTIVATION,
+}
+OPTIONAL_TEXT_FIELDS = {
+    "max_position_embeddings": SIZE,
+    "rope_scaling": (is_object, "a JSON object"),
+    "initializer_range": NUMBER,
+    "bos_token_id": (is_id, "an id of the vocabulary"),
+    "eos_token_id": (is_id_or_ids, "an id of the vocabulary, or a list of them"),
+}
 
 
 @dataclass
@@ -99,29 +123,33 @@ def read_eagle2(source: str | Path, revision: str | None = None) -> Eagle2:
     """Read config.json and the tokenizer of an Eagle2 folder or Hub repository; its weights are not touched.
 
     Raises:
-        ValueError: if a file or field is missing, or it is another architecture; the message names the field.
+        ValueError: if a file or field is missing, a field has no possible value, or it is another architecture; the
+            message names the field.
     """
     folder = local_folder(source, ["config.json", *TOKENIZER_FILES], revision)
     path = folder / "config.json"
     if not path.is_file():
         raise ValueError(f"{str(source)!r} has no config.json; the base VLM must be Eagle2's folder or Hub repository.")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is no JSON ({error}); copy it again.") from error
-    config = config if isinstance(config, dict) else {}
+    config = read_json(path)
     parts = {name: config.get(name) for name in ("vision_config", "llm_config")}
     absent = [name for name, part in parts.items() if not isinstance(part, dict)]
     if absent:
         raise ValueError(f"{path} has no {absent[0]}; the base VLM must be in Eagle2's format.")
     vision, text = parts["vision_config"], parts["llm_config"]
     require_same_architecture(config, vision, text)
-    optional = {name: text[name] for name in OPTIONAL_TEXT_FIELDS if text.get(name) is not None}
+    vision_fields = needed_fields(path, "vision_config", vision, VISION_FIELDS)
+    optional = {name: check for name, check in OPTIONAL_TEXT_FIELDS.items() if text.get(name) is not None}
+    text_fields = needed_fields(path, "llm_config", text, TEXT_FIELDS | optional)
+    ratio = config.get("downsample_ratio", 0.5)
+    require(is_positive_number(ratio), "downsample_ratio", ratio, "a number above 0, such as 0.5")
+    require_divisible(vision_fields, text_fields)
+    size, own = config.get("force_image_size"), vision_fields["image_size"]
+    require(size in (None, own), "force_image_size", size, f"{own} as in vision_config")
     return Eagle2(
         folder,
-        needed_fields(path, "vision_config", vision, VISION_FIELDS),
-        needed_fields(path, "llm_config", text, TEXT_FIELDS) | optional,
-        config.get("downsample_ratio", 0.5),
+        vision_fields,
+        text_fields,
+        ratio,
         read_tokenizer(folder),
         bool(text.get("tie_word_embeddings")),
     )
@@ -134,15 +162,28 @@ def require_same_architecture(config: dict[str, Any], vision: dict[str, Any], te
     require_type(vision, "vision_config", "siglip_vision_model")
     require_type(text, "llm_config", "qwen2")
     require(not text.get("use_sliding_window"), "llm_config.use_sliding_window", True, "false: attention is full")
-    size, own = config.get("force_image_size"), vision.get("image_size")
-    require(size in (None, own), "force_image_size", size, f"{own} as in vision_config")
 
 
-def needed_fields(path: Path, section: str, part: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
-    absent = [f"{section}.{name}" for name in names if part.get(name) is None]
+def needed_fields(path: Path, section: str, part: dict[str, Any], checks: Mapping[str, Check]) -> dict[str, Any]:
+    """The fields that have a check, all there and as they must be (ValueError)."""
+    absent = [f"{section}.{name}" for name in checks if part.get(name) is None]
     if absent:
         raise ValueError(f"{path} lacks {', '.join(absent)}; copy the base VLM's own config.json there.")
-    return {name: part[name] for name in names}
+    for name, (is_right, allowed) in checks.items():
+        require(is_right(part[name]), f"{section}.{name}", part[name], allowed)
+    return {name: part[name] for name in checks}
+
+
+def require_divisible(vision: dict[str, Any], text: dict[str, Any]) -> None:
+    """Refuse heads and patches that do not divide what they are parts of (ValueError naming the field)."""
+    for section, part in (("vision_config", vision), ("llm_config", text)):
+        heads, width = part["num_attention_heads"], part["hidden_size"]
+        require(width % heads == 0, f"{section}.num_attention_heads", heads, f"a divisor of hidden_size ({width})")
+    heads, groups = text["num_attention_heads"], text["num_key_value_heads"]
+    allowed = f"a divisor of num_attention_heads ({heads})"
+    require(heads % groups == 0, "llm_config.num_key_value_heads", groups, allowed)
+    size, patch = vision["image_size"], vision["patch_size"]
+    require(size % patch == 0, "vision_config.image_size", size, f"a multiple of patch_size ({patch})")
 
 
 def require_type(part: dict[str, Any], name: str, model_type: str) -> None:

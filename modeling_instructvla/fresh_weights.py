@@ -9,6 +9,7 @@ from instructvla.configuration_instructvla import InstructVLAConfig
 from instructvla.dinov2_vision import DinoV2
 from instructvla.modeling_instructvla import InstructVLAForConditionalGeneration
 from instructvla.official_names import WeightAccount
+from instructvla.plain_files import listed
 from instructvla.safetensors_folder import SafetensorsFolder
 from instructvla.streamed_checkpoint import choose_dtype
 
@@ -69,13 +70,20 @@ def new_tensors(
     random = []
     for name in (name for name in expected if name not in account.used):
         part = next((part for part, pattern in NEW.items() if re.fullmatch(pattern, name)), None)
-        random.append(name) if part is None else new.setdefault(part, []).append(name)
+        if part is None:
+            random.append(name)
+        else:
+            new.setdefault(part, []).append(name)
     problems = {
         "left random, as no source has them": random,
         "without a place in this model": [names[0] for name, names in account.used.items() if name not in expected],
         "of another size than the configuration needs": other_sizes(model.config, expected, account, shapes),
     }
-    report = [f"{kind}: {shortened(names)}" for kind, names in problems.items() if names]
+    report = [
+        f"{kind}: {listed([name.removeprefix(VISION_PREFIX) for name in names])}"
+        for kind, names in problems.items()
+        if names
+    ]
     if report:
         raise ValueError("The weights do not make a whole model. Tensors " + "; tensors ".join(report) + ".")
     return new
@@ -98,11 +106,6 @@ def other_sizes(
         if own != wanted:
             problems.append(f"{source} is {own}, not {wanted}")
     return sorted(problems)
-
-
-def shortened(names: list[str]) -> str:
-    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-    return ", ".join(name.removeprefix(VISION_PREFIX) for name in names[:8]) + more
 
 
 def initialize_new(model: InstructVLAForConditionalGeneration, names: list[str], seed: int) -> dict[str, torch.Tensor]:

@@ -9,8 +9,9 @@ import torch
 import typer
 
 from instructvla.command_errors import errors_on_stderr
-from instructvla.config_overrides import parse_overrides
+from instructvla.config_overrides import parse_action_fields, parse_overrides
 from instructvla.configuration_instructvla import InstructVLAConfig
+from instructvla.configuration_sections import require
 from instructvla.dinov2_vision import DinoV2, read_dinov2
 from instructvla.eagle2_vlm import Eagle2, read_eagle2
 from instructvla.fresh_weights import EMBEDDING, HEAD, Sources, initialize_new, new_tensors, weights_dtype
@@ -149,13 +150,21 @@ def write_fresh_model(plan: FreshModel, output: str | Path, max_shard_size: str 
 
 
 def fresh_config(eagle2: Eagle2, vision: DinoV2, overrides: Mapping[str, Any]) -> InstructVLAConfig:
-    """New training's defaults, the sources' sizes, and above them the overrides; stage 1 has one expert."""
+    """New training's defaults, the sources' sizes, and above them the overrides; stage 1 has one expert.
+
+    Raises:
+        ValueError: an override that is bad, or makes another DINOv2 than the weights are of.
+    """
     queries = overrides.get("num_action_queries", InstructVLAConfig.num_action_queries)
     fields = eagle2.config_fields(queries) | {
         "action_vision_config": vision.action_vision_config,
         "adapter_config": {"experts": 1},
     }
-    return InstructVLAConfig.from_dict(fields, **overrides)
+    config = InstructVLAConfig.from_dict(fields, **overrides)
+    for name, value in vision.action_vision_config.items():
+        own = getattr(config.action_vision_config, name)
+        require(own == value, f"action_vision_config.{name}", own, f"{value}, as the DINOv2 weights need")
+    return config
 
 
 app = typer.Typer(add_completion=False)
@@ -189,26 +198,12 @@ def main(
 ) -> None:
     """Make a fresh stage-1 model from Eagle2's and DINOv2's weights."""
     with errors_on_stderr():
-        actions = action_fields(action_names, action_units, gripper_dims)
+        actions = parse_action_fields(action_names, action_units, gripper_dims)
         plan = plan_fresh_model(
             vlm, action_vision, parse_overrides(setting or []), statistics, seed, dtype, revision, **actions
         )
         report = write_fresh_model(plan, output, max_shard_size)
     typer.echo(summary(report, output))
-
-
-def action_fields(names: str | None, units: str | None, gripper_dims: str | None) -> dict[str, list]:
-    """The options that are given, as fields of the processor."""
-    given = {"action_names": names, "action_units": units, "gripper_dims": gripper_dims}
-    fields = {
-        name: [part.strip() for part in text.split(",") if part.strip()]
-        for name, text in given.items()
-        if text is not None
-    }
-    dims = fields.get("gripper_dims", [])
-    if not all(dim.isdecimal() for dim in dims):
-        raise ValueError(f"--gripper-dims {gripper_dims} is no list of dimensions, such as 6,13.")
-    return fields | ({"gripper_dims": [int(dim) for dim in dims]} if gripper_dims is not None else {})
 
 
 def summary(report: Mapping[str, Any], output: Path) -> str:

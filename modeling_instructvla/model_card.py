@@ -5,6 +5,7 @@ from pathlib import Path
 from string import Template
 
 TEMPLATE = Path(__file__).with_name("model_card.md")
+STATISTICS_INTRODUCTION = "The processor un-normalises actions with these ranges; `unnorm_key` selects one.\n\n"
 
 
 def markdown_table(header: list[str], rows: list[list[str]]) -> str:
@@ -21,19 +22,15 @@ def render_model_card(model, repo_id: str, evaluation: Mapping[str, str] | None 
         evaluation: benchmark → result, as an evaluation command printed it.
     """
     config, processor = model.config, model.processor_or_none()
-    statistics = "This checkpoint has no statistics: it can chat, but not act."
+    statistics = "This checkpoint has no statistics yet: until training gives it some, it can chat, but not act."
     if processor is not None and processor.statistics:
         rate = processor.control_rate_hz
         rows = [[key, f"{rate[key]:g} Hz" if key in rate else "not recorded"] for key in processor.statistics]
-        statistics = markdown_table(["unnorm_key", "control rate"], rows)
+        statistics = STATISTICS_INTRODUCTION + markdown_table(["unnorm_key", "control rate"], rows)
     results = "No evaluation is recorded for this checkpoint."
     if evaluation:
         results = markdown_table(["benchmark", "result"], [[name, result] for name, result in evaluation.items()])
-    stage = (
-        "stage 2, vision-language-action instruction tuning"
-        if config.thinks_by_default
-        else "stage 1, action pre-training"
-    )
+    stage = "2, vision-language-action instruction tuning" if config.thinks_by_default else "1, action pre-training"
     return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         model_name=repo_id.rstrip("/").split("/")[-1],
         repo_id=repo_id,
@@ -41,7 +38,7 @@ def render_model_card(model, repo_id: str, evaluation: Mapping[str, str] | None 
         horizon=config.horizon,
         action_dim=config.action_dim,
         cameras=", ".join(config.cameras),
-        statistics_table=statistics,
+        statistics=statistics,
         stage=stage,
         attention=config.action_expert_config.attention,
         evaluation_table=results,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from instructvla.peft_adapters import read_peft_adapter
+from instructvla.peft_files import read_peft_adapter
 
 MODULES = ("vision_model", "mlp1", "language_model", "action_model")
 OPTIMIZER_RULE = "optimizer state, which only training needs"

@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from transformers import PreTrainedConfig
 
+from instructvla.checkpoint_folder import checkpoint_folder
 from instructvla.command_errors import errors_on_stderr
-from instructvla.configuration_instructvla import InstructVLAConfig
-from instructvla.hub_source import local_folder
+from instructvla.merged_expert import merge_expert
 from instructvla.modeling_instructvla import InstructVLAForConditionalGeneration
-from instructvla.peft_adapters import export_peft, load_expert, merge_expert, read_peft_adapter
+from instructvla.peft_adapters import export_peft, load_expert
+from instructvla.peft_files import read_peft_adapter
 
 export_app = typer.Typer(add_completion=False)
 import_app = typer.Typer(add_completion=False)
@@ -32,16 +32,11 @@ def load_checkpoint(name: str, *outputs: Path | None) -> InstructVLAForCondition
             raise ValueError(f"{output} is a file; give a folder.")
         if output.resolve() == Path(name).resolve():
             raise ValueError(f"{output} holds the model that is read; give another folder.")
-    folder = local_folder(name, ["config.json"])
-    if not (folder / "config.json").is_file():
-        raise ValueError(f"{name} holds no model: it has no config.json.")
-    model_type = PreTrainedConfig.get_config_dict(folder)[0].get("model_type")
-    if model_type != InstructVLAConfig.model_type:
-        raise ValueError(f"{name} holds a model of type {model_type!r}; give an InstructVLA checkpoint.")
+    checkpoint_folder(name)
     return InstructVLAForConditionalGeneration.from_pretrained(name)
 
 
-def millions(model) -> str:
+def millions(model: InstructVLAForConditionalGeneration) -> str:
     return f"{sum(parameter.numel() for parameter in model.parameters()) / 1e6:,.1f} M parameters"
 
 
@@ -57,7 +52,7 @@ def export(
         adapter = export_peft(load_checkpoint(model, output, base_output), expert, output, base_output)
     layers, config = len(adapter.matrices) // 2, adapter.config
     base = "" if base_output is None else f"; its base model in {base_output}"
-    typer.echo(f"{output}: {expert} expert, {layers} layers, rank {config.r}, alpha {config.lora_alpha}{base}")
+    typer.echo(f"{output}: {expert} expert, {layers} linear layers, rank {config.r}, alpha {config.lora_alpha}{base}")
 
 
 @import_app.command("import")
@@ -72,7 +67,7 @@ def import_adapter(
         matrices = read_peft_adapter(adapter)
         vla = load_checkpoint(model, output)
         load_expert(vla, expert, matrices)
-        vla.save_pretrained(output)
+        vla.save_pretrained(output, allow_no_statistics=True)  # it has those of the source, if any
     typer.echo(f"{output}: {expert} expert from {adapter}, rank {matrices.config.r}, scaling {matrices.scaling:g}")
 
 
@@ -82,5 +77,5 @@ def merge(model: Model, output: Output) -> None:
     with errors_on_stderr():
         vla = load_checkpoint(model, output)
         merged = merge_expert(vla)
-        merged.save_pretrained(output)
+        merged.save_pretrained(output, allow_no_statistics=True)
     typer.echo(f"{output}: action expert merged, {millions(merged)} instead of {millions(vla)}")

@@ -1,13 +1,14 @@
 """The tensors of a folder with safetensors files, read when they are used."""
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 
-INDEX = "model.safetensors.index.json"
+from instructvla.plain_files import listed, read_json
+
+SINGLE_FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
 WEIGHT_PATTERNS = ("*.safetensors", INDEX)
 PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 
@@ -28,9 +29,8 @@ class SafetensorsFolder:
         for path in weight_files(self.folder):
             try:
                 with safe_open(path, framework="pt") as file:
-                    names = file.keys()
-                    for name in names:
-                        tensor = file.get_tensor(name)
+                    for name in file.keys():  # noqa: SIM118 (no mapping)
+                        tensor = file.get_tensor(name)  # mapped, not read; a slice has no torch dtype
                         self.files[name], self.dtypes[name] = path, tensor.dtype
                         self.shapes[name] = tuple(tensor.shape)
             except (OSError, SafetensorError) as error:
@@ -47,12 +47,12 @@ class SafetensorsFolder:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    index, single = folder / INDEX, folder / "model.safetensors"
-    if index.is_file():
-        files = [folder / name for name in indexed_files(index)]
+    weight_map, single = read_weight_map(folder), folder / SINGLE_FILE
+    if weight_map is not None:
+        files = [folder / name for name in sorted(set(weight_map.values()))]
         missing = [path.name for path in files if not path.is_file()]
         if missing:
-            raise ValueError(f"{str(folder)!r} lacks {', '.join(missing)}, which its {INDEX} names; copy them there.")
+            raise ValueError(f"{str(folder)!r} lacks {listed(missing)}, which its {INDEX} names; copy them there.")
         return files
     files = [single] if single.is_file() else sorted(folder.glob("*.safetensors"))
     if len(files) > 1:
@@ -64,8 +64,15 @@ def weight_files(folder: Path) -> list[Path]:
     return files
 
 
-def indexed_files(index: Path) -> list[str]:
-    try:
-        return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{index} is no index of safetensors files; copy it again.") from error
+def read_weight_map(folder: Path) -> dict[str, str] | None:
+    """Tensor name → file, of the folder's index; None without an index.
+
+    Raises:
+        ValueError: an index that can't be read, or without a usable weight_map.
+    """
+    if not (folder / INDEX).is_file():
+        return None
+    weight_map = read_json(folder / INDEX).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
+        raise ValueError(f"{str(folder / INDEX)!r} has no weight_map of tensor names to files; copy it again.")
+    return weight_map

@@ -19,8 +19,8 @@ from transformers.utils import logging
 from instructvla.checkpoint_instructvla import staged_checkpoint
 from instructvla.configuration_instructvla import InstructVLAConfig
 from instructvla.modeling_instructvla import InstructVLAForConditionalGeneration
+from instructvla.safetensors_folder import INDEX
 
-INDEX = "model.safetensors.index.json"
 DTYPES = ("float32", "bfloat16", "float16")
 SIZE = re.compile(r"0*[1-9]\d*(KB|MB|GB|TB)")
 Loader = Callable[[list[str]], dict[str, torch.Tensor]]

@@ -67,7 +67,8 @@ class InstructVLAProcessor(ProcessorMixin):
         action_dim: number of action dimensions.
         state_dim: number of proprioceptive state dimensions, None for a model without state.
         statistics: `{unnorm_key: {"action": {"q01", "q99", "mask"}, "state": {"q01", "q99"}}}` in physical units;
-            without them the processor serves chat, but no action can be decoded and nothing can be saved.
+            without them the processor serves chat, but no action can be decoded, and `save_pretrained` needs
+            `allow_no_statistics=True`.
         action_names: one name per action dimension; needed if `action_dim` is not 7.
         action_units: one unit per action dimension; needed if `action_dim` is not 7.
         gripper_dims: action dimensions that are decoded to 0 or 1; needed if `action_dim` is not 7, `[]` for none.

@@ -7,6 +7,7 @@ import torch
 
 from tests.parity import FIXTURES, load_fixture
 from tests.tiny_processor import SPECIAL_TOKENS, byte_tokenizer
+from tests.tiny_sources import eagle2_config, write_eagle2
 
 MODULES = ("vision_model", "mlp1", "language_model", "action_model")
 TOLD_BY_NO_TENSOR = ["action_expert_config.num_attention_heads=4", "action_vision_config.num_heads=2"]
@@ -60,23 +61,7 @@ def write_base_vlm(folder: Path, fixture: str = "predict_action_stage1") -> Path
         "hidden_act": text["act"],
         "eos_token_id": text["eos_token_id"],
     }
-    return write_eagle2(folder, vision, language)
-
-
-def write_eagle2(folder: Path, vision: dict, language: dict, **fields) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    config = {
-        "model_type": "eagle_chat",
-        "force_image_size": vision["image_size"],
-        "downsample_ratio": 0.5,
-        "select_layer": -1,
-        "ps_version": "v2",
-        "vision_config": {"model_type": "siglip_vision_model"} | vision,
-        "llm_config": {"model_type": "qwen2"} | language,
-    }
-    (folder / "config.json").write_text(json.dumps(config | fields))
-    byte_tokenizer(SPECIAL_TOKENS, num_queries=0).save_pretrained(folder)
-    return folder
+    return write_eagle2(folder, eagle2_config(vision, language))
 
 
 def published_keys(kind: str) -> dict[str, dict[str, tuple[int, ...]]]:
@@ -130,4 +115,4 @@ def write_full_size_base_vlm(folder: Path) -> Path:
         "hidden_act": "silu",
         "eos_token_id": 2,
     }
-    return write_eagle2(folder, vision, language)
+    return write_eagle2(folder, eagle2_config(vision, language))

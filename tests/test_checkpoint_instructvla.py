@@ -1,6 +1,7 @@
 """Checkpoints: saved whole or not at all, loaded strictly, with the processor of the same revision."""
 
 import json
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -132,6 +133,8 @@ def test_saving_without_statistics_writes_nothing(tmp_path):
     with pytest.raises(ValueError, match="statistics"):
         model.save_pretrained(tmp_path / "out")
     assert not (tmp_path / "out").exists()
+    model.save_pretrained(tmp_path / "out", allow_no_statistics=True)
+    assert holds(tmp_path / "out", model)
 
 
 def test_a_checkpoint_replaces_another_whatever_their_shards(nano, tmp_path):
@@ -257,7 +260,7 @@ def test_a_model_cast_after_loading_saves_and_loads_bit_equal(nano, tmp_path):
 def test_saving_records_the_versions_of_installed_packages_alone(checkpoint, monkeypatch):
     recorded = InstructVLAConfig.from_pretrained(checkpoint).library_versions
     assert recorded == library_versions()
-    assert recorded["torch"] == torch.__version__.split("+")[0]
+    assert recorded["torch"] == version("torch")
     assert {"transformers", "timm", "diffusers", "pillow", "instructvla"} <= recorded.keys()
     monkeypatch.setattr(checkpoint_module, "VERSIONED_PACKAGES", ("torch", "no-such-package"))
     assert list(library_versions()) == ["torch"]
@@ -277,6 +280,38 @@ def test_a_staged_checkpoint_appears_whole_or_not_at_all(tmp_path):
         raise RuntimeError("interrupted")
     assert (tmp_path / "new" / "config.json").read_text() == "whole"
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["config.json"]
+
+
+def test_a_failed_save_takes_the_parents_that_it_made_with_it(tmp_path):
+    (tmp_path / "a").mkdir()
+    with pytest.raises(RuntimeError), staged_checkpoint(tmp_path / "a" / "b" / "c"):
+        raise RuntimeError("interrupted")
+    assert [path.name for path in tmp_path.rglob("*")] == ["a"]
+    with pytest.raises(RuntimeError), staged_checkpoint(tmp_path / "a" / "b" / "c"):
+        (tmp_path / "a" / "b" / "notes.txt").write_text("kept")
+        raise RuntimeError("interrupted")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a", "b", "notes.txt"]
+
+
+def test_what_a_killed_run_staged_goes_with_the_next_one(tmp_path):
+    (tmp_path / ".saving.killed").mkdir()
+    (tmp_path / ".saving.killed" / "model.safetensors").write_bytes(b"half")
+    (tmp_path / ".saving.txt").write_text("a file, not ours")
+    with staged_checkpoint(tmp_path) as staging:
+        (staging / "config.json").write_text("whole")
+        assert not (tmp_path / ".saving.killed").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".saving.txt", "config.json"]
+
+
+@pytest.mark.parametrize("report", ["init_report.json", "conversion_report.json"])
+def test_a_report_does_not_outlive_its_checkpoint(tmp_path, report):
+    with staged_checkpoint(tmp_path) as staging:
+        (staging / "config.json").write_text("first")
+        (staging / report).write_text("on the first")
+    assert (tmp_path / report).read_text() == "on the first"
+    with staged_checkpoint(tmp_path) as staging:
+        (staging / "config.json").write_text("second")
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
 
 
 def test_a_staged_checkpoint_in_place_of_a_file_is_refused(tmp_path):

@@ -358,6 +358,14 @@ def test_a_feature_layer_that_is_no_block_is_refused(tmp_path, run, base_vlm, va
     assert code == 2 and "must be a block index from 0 to 3" in output
 
 
+def test_actions_can_be_named(tmp_path, run, base_vlm):
+    names = "dx,dy,dz,droll,dpitch,dyaw,grip"
+    code, output = command(*arguments(run, base_vlm, tmp_path / "out", "--action-names", names))
+    assert code == 0, output
+    processor = json.loads((tmp_path / "out" / "processor_config.json").read_text())
+    assert processor["action_names"] == names.split(",")
+
+
 def test_a_depth_that_is_not_the_checkpoints_is_refused(tmp_path, run, base_vlm):
     code, output = command(*arguments(run, base_vlm, tmp_path / "out", "--set", "action_vision_config.depth=24"))
     assert code == 2 and "4, the number of blocks in the checkpoint" in output

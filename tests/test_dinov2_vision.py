@@ -1,6 +1,7 @@
 """timm's DINOv2 in our terms: sizes read off its files, positions resampled as timm does, other models refused."""
 
 import json
+import shutil
 
 import pytest
 import timm
@@ -87,22 +88,43 @@ def test_names_that_are_no_dinov2_are_refused_without_a_download(name):
         read_dinov2(name)
 
 
-@pytest.mark.parametrize("config", ["{}", "[]", "{", '{"model_type": "dinov2_with_registers"}', '{"architecture": 3}'])
+NOT_TIMMS = {
+    "{}": "is not in timm's form",
+    '{"model_type": "dinov2_with_registers"}': "is not in timm's form",
+    '{"architecture": 3}': "is not in timm's form",
+    '{"architecture": "resnet18", "model_args": []}': "is not in timm's form",
+    "[]": "must hold a JSON object, not list",
+    "{": "can't be read as JSON",
+}
+
+
+@pytest.mark.parametrize("config", NOT_TIMMS)
 def test_folder_that_is_not_timms_is_refused(tmp_path, config):
     with pytest.raises(ValueError, match="has no config.json"):
         read_dinov2(str(tmp_path))
     (tmp_path / "config.json").write_text(config)
-    with pytest.raises(ValueError, match="is not in timm's form"):
+    with pytest.raises(ValueError, match=NOT_TIMMS[config]):
         read_dinov2(str(tmp_path))
 
 
-def test_timm_name_reads_the_repository_that_timm_publishes(folder, monkeypatch):
+@pytest.mark.parametrize("depth", [3, 5])
+def test_weights_of_another_depth_than_their_architecture_are_refused(folder, tmp_path, depth):
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    config = json.loads((folder / "config.json").read_text())
+    config["model_args"]["depth"] = depth
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=f"have 4 blocks, but their architecture has {depth}; copy the config.json"):
+        read_dinov2(str(tmp_path))
+
+
+def test_timm_name_reads_the_repository_that_timm_publishes(tmp_path, monkeypatch):
+    write_dinov2(tmp_path, embed_dim=32, depth=12, num_heads=2, img_size=28)
     asked = []
 
     def download(source, patterns):
         asked.append((source, {"config.json", "*.safetensors"} <= set(patterns)))
-        return folder
+        return tmp_path
 
     monkeypatch.setattr("instructvla.dinov2_vision.local_folder", download)
-    assert read_dinov2(DINO_NAME).weights.folder == folder
+    assert read_dinov2(DINO_NAME).weights.folder == tmp_path
     assert asked == [(f"timm/{DINO_NAME}.lvd142m", True)]

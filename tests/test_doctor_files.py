@@ -112,9 +112,16 @@ def test_an_index_that_does_not_match_its_shards_is_a_finding(sharded, tmp_path)
     assert any(f"{weight_map[name]} holds {name}, which the index does not know" in text for text in found)
 
 
-@pytest.mark.parametrize("content", [b"{", b"[]", b'{"weight_map": {"a": 3}}'])
+NONSENSE = {
+    b"{": "can't be read as JSON",
+    b"[]": "must hold a JSON object",
+    b'{"weight_map": {"a": 3}}': "no weight_map",
+}
+
+
+@pytest.mark.parametrize("content", NONSENSE)
 def test_an_index_of_nonsense_is_refused(sharded, tmp_path, content):
-    with pytest.raises(ValueError, match=INDEX):
+    with pytest.raises(ValueError, match=f"{INDEX}' .*{NONSENSE[content]}"):
         examined(broken_copy(sharded, tmp_path, written(INDEX, content)))
 
 

@@ -74,6 +74,56 @@ def test_other_architectures_are_refused_by_field(tmp_path, message):
         read_eagle2(write_eagle2(tmp_path, eagle2_config(**OTHER_ARCHITECTURES[message])))
 
 
+WRONG_VALUES = {
+    "vision_config.patch_size is 0, but it must be an integer above 0": {"patch_size": 0},
+    "vision_config.patch_size is '14', but it must be an integer": {"patch_size": "14"},
+    "vision_config.num_attention_heads is 0, but it must be an integer": {"num_attention_heads": 0},
+    r"vision_config.num_attention_heads is 3, but it must be a divisor of hidden_size \(32\)": {
+        "num_attention_heads": 3
+    },
+    r"vision_config.image_size is 57, but it must be a multiple of patch_size \(14\)": {"image_size": 57},
+    "vision_config.hidden_size is 32.0, but it must be an integer": {"hidden_size": 32.0},
+    "vision_config.hidden_act is 'nope', but it must be the name of an activation": {"hidden_act": "nope"},
+    "vision_config.layer_norm_eps is -1, but it must be a number above 0": {"layer_norm_eps": -1},
+    "llm_config.num_attention_heads is 0": {"num_attention_heads": 0},
+    "llm_config.num_attention_heads is 3, but it must be a divisor": {"num_attention_heads": 3},
+    r"llm_config.num_key_value_heads is 3, but it must be a divisor of num_attention_heads \(4\)": {
+        "num_key_value_heads": 3
+    },
+    "llm_config.num_hidden_layers is '2'": {"num_hidden_layers": "2"},
+    "llm_config.vocab_size is True": {"vocab_size": True},
+    r"llm_config.hidden_act is \['silu'\]": {"hidden_act": ["silu"]},
+    "llm_config.rope_theta is '1e6', but it must be a number": {"rope_theta": "1e6"},
+    "llm_config.rms_norm_eps is 0, but it must be a number": {"rms_norm_eps": 0},
+    "llm_config.max_position_embeddings is 0": {"max_position_embeddings": 0},
+    "llm_config.initializer_range is '0.02'": {"initializer_range": "0.02"},
+    "llm_config.rope_scaling is 'yarn', but it must be a JSON object": {"rope_scaling": "yarn"},
+    "llm_config.bos_token_id is 'x', but it must be an id": {"bos_token_id": "x"},
+    "llm_config.bos_token_id is False": {"bos_token_id": False},
+    r"llm_config.eos_token_id is \[\[1\]\], but it must be an id of the vocabulary, or a list": {"eos_token_id": [[1]]},
+    "downsample_ratio is '0.5', but it must be a number above 0": {"downsample_ratio": "0.5"},
+    "downsample_ratio is 0, but it must be a number above 0": {"downsample_ratio": 0},
+}
+
+
+@pytest.mark.parametrize("message", WRONG_VALUES)
+def test_impossible_values_are_refused_by_field(tmp_path, message):
+    config = eagle2_config()
+    section = message.split(".")[0]
+    config.get(section, config).update(WRONG_VALUES[message])
+    with pytest.raises(ValueError, match=message):
+        read_eagle2(write_eagle2(tmp_path, config))
+
+
+def test_values_of_other_towers_are_accepted(tmp_path):
+    config = eagle2_config(VISION | {"num_attention_heads": 4, "patch_size": 7}, downsample_ratio=0.25)
+    config["llm_config"] |= {"hidden_act": "gelu", "rope_theta": 10_000, "bos_token_id": 0}
+    eagle2 = read_eagle2(write_eagle2(tmp_path, config))
+    assert eagle2.vision_config["patch_size"] == 7
+    assert (eagle2.text_config["rope_theta"], eagle2.text_config["bos_token_id"]) == (10_000, 0)
+    assert eagle2.downsample_ratio == 0.25
+
+
 @pytest.mark.parametrize("name", ["vision_config.num_attention_heads", "llm_config.rope_theta"])
 def test_field_that_no_tensor_tells_is_needed(tmp_path, name):
     config = eagle2_config()
@@ -87,10 +137,10 @@ def test_broken_or_missing_files_are_named(tmp_path):
     with pytest.raises(ValueError, match="has no config.json"):
         read_eagle2(tmp_path)
     (tmp_path / "config.json").write_text("[1]")
-    with pytest.raises(ValueError, match="has no vision_config"):
+    with pytest.raises(ValueError, match="must hold a JSON object, not list"):
         read_eagle2(tmp_path)
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(ValueError, match="is no JSON"):
+    with pytest.raises(ValueError, match="can't be read as JSON"):
         read_eagle2(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(eagle2_config()))
     with pytest.raises(ValueError, match=r"has no tokenizer\.json or vocab\.json"):

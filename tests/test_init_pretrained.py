@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from instructvla import InstructVLAForConditionalGeneration
 from instructvla.init_pretrained import app, plan_fresh_model, write_fresh_model
+from instructvla.official_names import UNREACHABLE_BLOCKS
 from tests.tiny_processor import ACTION, SPECIAL_TOKENS, byte_tokenizer
 from tests.tiny_sources import (
     PADDING_ROWS,
@@ -174,7 +175,7 @@ def test_report_accounts_for_every_tensor(sources):
     dropped = {rule: len(names) for rule, names in report["dropped"].items()}
     assert dropped == {
         "pooling head, which Eagle2 never uses": 11,
-        "DINOv2 blocks after feature_layer, which reach no output": 14,
+        UNREACHABLE_BLOCKS: 14,
         "final norm of DINOv2, which is not applied": 2,
     }
 
@@ -256,7 +257,7 @@ WEIGHT_PROBLEMS = {
     r"without a place in this model: mlp1\.1\.gate": {"mlp1.1.gate": torch.ones(1)},
     rf"{FC1} is \(3, 32\), not \(48, 32\)": {FC1: torch.ones(3, 32)},
     rf"embed_tokens\.weight is \(20, 64\), not \({VOCABULARY}, 64\)": {TOKENS: torch.ones(20, 64)},
-    rf"{FC1} is torch\.int8; weights must be .* not quantised": {FC1: torch.ones(48, 32, dtype=torch.int8)},
+    rf"{FC1} is torch\.int8, but weights must be float32": {FC1: torch.ones(48, 32, dtype=torch.int8)},
 }
 
 
@@ -290,6 +291,16 @@ def test_sizes_that_the_weights_decide_can_not_be_set(sources):
         plan_fresh_model(sources.vlm, sources.dino, SMALL | {"image_token_id": 200})
     with pytest.raises(ValueError, match="num_action_queries is 'many', but it must be an integer above 0"):
         plan_fresh_model(sources.vlm, sources.dino, SMALL | {"num_action_queries": "many"})
+
+
+@pytest.mark.parametrize("setting", ["depth=3", "depth=5", "num_heads=4", "layer_norm_eps=0.001", "mlp_ratio=2.0"])
+def test_settings_that_make_another_dinov2_than_the_weights_are_refused(sources, tmp_path, setting):
+    """Depth 3 once dropped the real penultimate block of 4, and the saved depth was wrong."""
+    name, value = setting.split("=")
+    result = call(sources, tmp_path / "out", f"--set=action_vision_config.{setting}")
+    assert result.exit_code == 2
+    assert f"error: action_vision_config.{name} is {value}, but it must be " in result.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_other_action_dimensions_need_their_names(sources, tmp_path):
@@ -333,7 +344,7 @@ BAD_OPTIONS = {
     "has no config.json": ["--action-vision", "{empty}"],
     "'resnet18' is resnet18, not a DINOv2 with registers": ["--action-vision", "resnet18"],
     "is a file; a checkpoint needs a folder": ["--output", "{file}"],
-    "'huge' is no size": ["--max-shard-size", "huge"],
+    "--max-shard-size huge is no size": ["--max-shard-size", "huge"],
 }
 
 

@@ -1,15 +1,23 @@
 """The model card: every placeholder filled from the checkpoint, and nothing claimed that wasn't given."""
 
+from huggingface_hub import ModelCard
+
 from instructvla import InstructVLAConfig, InstructVLAForConditionalGeneration
 from instructvla.model_card import render_model_card, write_model_card
-from instructvla.nano import untrained_nano
+from instructvla.nano import nano_processor, untrained_nano
 
 
 def test_card_states_the_checkpoints_own_facts():
     model = untrained_nano()
     card = render_model_card(model, "org/my-robot", {"SimplerEnv": "61.2 % of 288 episodes"})
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    for fact in ("my-robot", f"{parameters:,}", "block_causal", "stage 2", "| untrained | 5 Hz |"):
+    for fact in (
+        "my-robot",
+        f"{parameters:,}",
+        "block_causal",
+        "| stage | 2, vision-language-action",
+        "| untrained | 5 Hz |",
+    ):
         assert fact in card, fact
     assert "| SimplerEnv | 61.2 % of 288 episodes |" in card
     assert "$" not in card
@@ -19,6 +27,22 @@ def test_card_says_when_nothing_was_evaluated_or_nothing_can_act():
     card = render_model_card(InstructVLAForConditionalGeneration(InstructVLAConfig.nano()), "org/chat")
     assert "No evaluation is recorded" in card
     assert "can chat, but not act" in card
+    assert "with these ranges" not in card
+
+
+def test_card_claims_nothing_of_a_model_that_is_yet_to_be_trained():
+    model = untrained_nano(adapter_config={"experts": 1})
+    model.processor = nano_processor(statistics=None, control_rate_hz=None)
+    card = render_model_card(model, "org/fresh")
+    assert "| stage | 1, action pre-training |" in card
+    assert "trained for" not in card
+    assert "has no statistics yet" in card
+
+
+def test_card_does_not_give_the_weights_the_licence_of_the_code():
+    card = ModelCard(render_model_card(untrained_nano(), "org/my-robot"))
+    assert (card.data.license, card.data.license_name) == ("other", "see-model-card")
+    assert "The weights keep the licences of what they were made from" in card.text
 
 
 def test_card_is_written_as_readme_and_starts_with_its_metadata(tmp_path):

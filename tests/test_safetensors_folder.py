@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from instructvla.safetensors_folder import SafetensorsFolder
+from instructvla.safetensors_folder import SafetensorsFolder, read_weight_map
 from tests.tiny_sources import write_weights
 
 TENSORS = {f"layer.{index}": torch.full((index + 1, 2), float(index)).bfloat16() for index in range(5)}
@@ -43,7 +43,12 @@ PROBLEMS = {
     ).unlink(),
     r"model-00002-of-00002\.safetensors is truncated or no safetensors file": break_shard,
     r"model-00001-of-00002\.safetensors is truncated or no safetensors file": truncate,
-    "is no index of safetensors files": lambda folder: (folder / "model.safetensors.index.json").write_text("[]"),
+    r"model\.safetensors\.index\.json' must hold a JSON object": lambda folder: (
+        folder / "model.safetensors.index.json"
+    ).write_text("[]"),
+    r"model\.safetensors\.index\.json' has no weight_map of tensor names to files": lambda folder: (
+        folder / "model.safetensors.index.json"
+    ).write_text('{"weight_map": {"layer.0": 3}}'),
     "has 2 safetensors files but no model.safetensors.index.json": lambda folder: (
         folder / "model.safetensors.index.json"
     ).unlink(),
@@ -56,6 +61,14 @@ def test_what_is_missing_or_broken_is_named(tmp_path, message):
     PROBLEMS[message](tmp_path)
     with pytest.raises(ValueError, match=message):
         SafetensorsFolder(tmp_path)
+
+
+def test_weight_map_is_the_index_or_none_without_one(tmp_path):
+    assert read_weight_map(tmp_path) is None
+    write_weights(tmp_path, TENSORS, shards=2)
+    weight_map = read_weight_map(tmp_path)
+    assert weight_map.keys() == TENSORS.keys()
+    assert set(weight_map.values()) == {f"model-0000{shard}-of-00002.safetensors" for shard in (1, 2)}
 
 
 def test_pickled_weights_are_not_opened(tmp_path):

@@ -6,7 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from instructvla.streamed_checkpoint import INDEX, choose_dtype, write_shards
+from instructvla.safetensors_folder import INDEX
+from instructvla.streamed_checkpoint import choose_dtype, write_shards
 
 TENSORS = {f"layer.{index}": torch.full((250,), float(index)) for index in range(8)}  # 1,000 bytes each
 SIZES = {name: tensor.to("meta") for name, tensor in TENSORS.items()}

@@ -39,22 +39,25 @@ DINO = {"embed_dim": 32, "depth": 4, "num_heads": 2, "img_size": 56}
 DINO_NAME = "vit_small_patch14_reg4_dinov2"
 
 
-def eagle2_config(**fields) -> dict:
-    """Its config.json; `fields` replace or add to the top level, None takes one away."""
+def tiny_text() -> dict:
+    """Fields of its language model."""
     tokenizer = byte_tokenizer(SPECIAL_TOKENS, num_queries=0)
-    text = TEXT | {
-        "model_type": "qwen2",
+    return TEXT | {
         "vocab_size": len(tokenizer) + PADDING_ROWS,
         "eos_token_id": tokenizer.convert_tokens_to_ids("<|im_end|>"),
     }
+
+
+def eagle2_config(vision: dict = VISION, text: dict | None = None, **fields) -> dict:
+    """Its config.json for these towers; `fields` replace or add to the top level, None takes one away."""
     config = {
         "model_type": "eagle_chat",
-        "force_image_size": VISION["image_size"],
+        "force_image_size": vision["image_size"],
         "downsample_ratio": 0.5,
         "select_layer": -1,
         "ps_version": "v2",
-        "vision_config": VISION | {"model_type": "siglip_vision_model"},
-        "llm_config": text,
+        "vision_config": vision | {"model_type": "siglip_vision_model"},
+        "llm_config": (text or tiny_text()) | {"model_type": "qwen2"},
     }
     return {name: value for name, value in (config | fields).items() if value is not None}
 
@@ -69,9 +72,8 @@ def write_eagle2(folder: Path, config: dict | None = None) -> Path:
 
 def plain_language_model(tied: bool = False, seed: int = 0) -> Qwen2ForCausalLM:
     """transformers' own Qwen2 of these sizes, with random weights."""
-    fields = TEXT | {"vocab_size": eagle2_config()["llm_config"]["vocab_size"]}
     torch.manual_seed(seed)
-    return Qwen2ForCausalLM(Qwen2Config(**fields, tie_word_embeddings=tied)).eval()
+    return Qwen2ForCausalLM(Qwen2Config(**tiny_text(), tie_word_embeddings=tied)).eval()
 
 
 def eagle2_weights(tied: bool = False) -> dict[str, torch.Tensor]:
