@@ -5,7 +5,7 @@ INSTALLED := $(VENV)/.installed
 RUN := $(VENV)/bin/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-gpu lint bench bench-convert bench-stream bench-data
+.PHONY: help setup demo test test-slow test-gpu lint bench bench-convert bench-stream bench-data bench-motion
 
 help:
 	@echo "make setup      install the package with its dev extras into $(VENV)"
@@ -15,6 +15,7 @@ help:
 	@echo "make bench      times of every stage, with and without each reuse"
 	@echo "make bench-convert   time and memory of converting a checkpoint of full size (12 GB of disk)"
 	@echo "make bench-stream    memory and speed of streaming 2,000 episodes twice (2 GB of disk) -> outputs/stream_memory.png"
+	@echo "make bench-motion    language motions per second of one core"
 	@echo "make bench-data      samples/s of each reader up to both towers' inputs, beside plain PIL and NumPy"
 
 setup: $(INSTALLED)
@@ -28,7 +29,7 @@ $(INSTALLED): pyproject.toml
 	@touch $@
 
 # The nano model is as fast on one thread, and two threads wait for each other when the machine is busy.
-demo test test-slow bench-data: export OMP_NUM_THREADS ?= 1
+demo test test-slow bench-data bench-motion: export OMP_NUM_THREADS ?= 1
 
 demo: $(INSTALLED)
 	$(RUN) instructvla.evaluation.demo --output outputs/demo.png
@@ -54,6 +55,9 @@ bench-convert: $(INSTALLED)
 
 bench-stream: $(INSTALLED)
 	$(RUN) tests.bench_stream_memory
+
+bench-motion: $(INSTALLED)
+	$(RUN) tests.bench_motion
 
 bench-data: $(INSTALLED)
 	$(RUN) tests.bench_readers

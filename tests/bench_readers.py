@@ -36,7 +36,7 @@ from instructvla.training.data.field_mapping import FieldMapping
 from instructvla.training.data.mixture import MixtureStream
 from instructvla.training.data.prepare import prepare
 from instructvla.training.data.readers import open_episodes
-from instructvla.training.data.samples import decoded_views, source_of
+from instructvla.training.data.samples import decoded_views
 from tests.lerobot_writer import CODECS, FRONT, LerobotDataset
 from tests.rlds_writer import bridge_record, write_rlds
 from tests.tiny_processor import tiny_processor
@@ -173,7 +173,7 @@ def reader_ms(reader: EpisodeReader, processor: InstructVLAProcessor, seed: int)
             spent["read"] += time.process_time() - times[0]
             break
         times.append(time.process_time())
-        views = decoded_views(sample.images, processor.cameras, source_of(sample))
+        views = decoded_views(sample.images, processor.cameras, sample.name)
         times.append(time.process_time())
         processor(images=views)
         times.append(time.process_time())

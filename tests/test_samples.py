@@ -150,9 +150,9 @@ def test_draws_depend_on_the_frame_and_not_on_the_order():
     assert there == back[::-1]
 
 
-@pytest.mark.parametrize("field", ["epoch", "dataset", "episode_id"])
+@pytest.mark.parametrize("field", ["epoch", "dataset", "episode_id", "file_path"])
 def test_another_epoch_dataset_or_episode_draws_anew(field):
-    other = {"epoch": 1, "dataset": "fractal", "episode_id": "8"}[field]
+    other = {"epoch": 1, "dataset": "fractal", "episode_id": "8", "file_path": "b.npy"}[field]
     maker = conversations()
     first = [maker(robot_frame(number)).kind for number in range(40)]
     second = [maker(robot_frame(number, **{field: other})).kind for number in range(40)]

@@ -4,8 +4,8 @@ They are TensorFlow's operations, with which the released weights were trained: 
 contrast is about each channel's own mean, saturation scales the S of HSV. torchvision's of the same names differ.
 """
 
+import hashlib
 import math
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -125,8 +125,8 @@ def _between(low: float, high: float, share: float) -> float:
 
 
 def _generator(sample: FrameSample, camera: str, seed: int) -> np.random.Generator:
-    name = zlib.crc32("\0".join((sample.dataset, sample.episode_id, camera)).encode())
-    return np.random.default_rng([seed, sample.epoch, sample.frame_index, name])
+    key = hashlib.sha256(f"{sample.name}\0{camera}".encode()).digest()
+    return np.random.default_rng([seed, sample.epoch, *np.frombuffer(key, np.uint32).tolist()])
 
 
 def _crop(image: Image.Image, draw: AugmentationDraw) -> Image.Image:

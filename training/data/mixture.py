@@ -22,7 +22,7 @@ class FrameSample:
 
     Args:
         dataset: the episode's, key of its statistics (`unnorm_key`).
-        episode_id: unique in the dataset.
+        episode_id: unique among the episodes of one `file_path`.
         frame_index: step of the episode.
         images: camera → encoded picture (JPEG or PNG).
         state: (state_dim,) float32, physical units, or None.
@@ -32,7 +32,8 @@ class FrameSample:
         language_motion: None where unknown.
         annotation: VLA-IT's of the episode, or None.
         control_rate_hz: steps per second.
-        epoch: how often the dataset was gone through before; with dataset, episode and frame it identifies every draw.
+        epoch: how often the dataset was gone through before; with `name` it identifies every draw.
+        file_path: of the original recording, or None.
     """
 
     dataset: str
@@ -47,6 +48,13 @@ class FrameSample:
     annotation: Annotation | None
     control_rate_hz: float
     epoch: int = 0
+    file_path: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Dataset, recording, episode and frame, unlike any other frame's."""
+        recording = f"{self.file_path}#" if self.file_path else ""
+        return f"{self.dataset}/{recording}{self.episode_id}, frame {self.frame_index}"
 
 
 def frame_sample(episode: Episode, frame_index: int, horizon: int, epoch: int = 0) -> FrameSample:
@@ -65,6 +73,7 @@ def frame_sample(episode: Episode, frame_index: int, horizon: int, epoch: int = 
         annotation=episode.annotation,
         control_rate_hz=episode.control_rate_hz,
         epoch=epoch,
+        file_path=episode.file_path,
     )
 
 

@@ -94,20 +94,18 @@ class FrameConversations:
         Raises:
             BadEpisodeError: no instruction, or a text that holds control tokens.
         """
-        draws = random.Random(repr((self.seed, frame.epoch, frame.dataset, frame.episode_id, frame.frame_index)))
+        draws = random.Random(repr((self.seed, frame.epoch, frame.name)))
         (drawn,) = draws.choices(list(self.shares), list(self.shares.values()))
         kind = drawn if drawn in available_kinds(frame) else "action"
         try:
             messages = self._messages(frame, kind, draws)
         except ValueError as error:
-            raise BadEpisodeError(
-                f"{source_of(frame)}: {error}. Correct the text, or choose to skip bad episodes"
-            ) from error
+            raise BadEpisodeError(f"{frame.name}: {error}. Correct the text, or choose to skip bad episodes") from error
         self.counts[drawn, kind] += 1
         return ChatSample(
             messages=messages,
             images=(frame.images,),
-            source=source_of(frame),
+            source=frame.name,
             kind=kind,
             drawn=drawn,
             frame=frame,
@@ -194,7 +192,7 @@ class ConversationStream(Iterator[ChatSample]):
         for frame in self.frames:
             if in_a_row == MAX_UNLABELLED:
                 raise ValueError(
-                    f"{MAX_UNLABELLED} frames in a row can't be used, the last is {source_of(frame)}; check the "
+                    f"{MAX_UNLABELLED} frames in a row can't be used, the last is {frame.name}; check the "
                     "instruction field of the mapping"
                 )
             in_a_row += 1
@@ -202,7 +200,7 @@ class ConversationStream(Iterator[ChatSample]):
                 self.unlabelled += 1
                 continue
             try:
-                views = decoded_views(frame.images, self.cameras, source_of(frame))
+                views = decoded_views(frame.images, self.cameras, frame.name)
                 return replace(self.conversations(frame), images=(views,))
             except BadEpisodeError:
                 if self.on_bad == "raise":
@@ -251,11 +249,6 @@ def available_kinds(frame: FrameSample) -> set[str]:
 def has_instruction(frame: FrameSample) -> bool:
     """Whether somebody said what the robot shall do."""
     return frame.instruction is not None and bool(frame.instruction.strip())
-
-
-def source_of(frame: FrameSample) -> str:
-    """What messages call a frame."""
-    return f"{frame.dataset}/{frame.episode_id}, frame {frame.frame_index}"
 
 
 def decoded_views(
