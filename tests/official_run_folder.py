@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 
 import torch
+from typer.testing import CliRunner
 
+from instructvla import convert_official
 from tests.parity import FIXTURES, load_fixture
 from tests.tiny_processor import SPECIAL_TOKENS, byte_tokenizer
 from tests.tiny_sources import eagle2_config, write_eagle2
@@ -116,3 +118,14 @@ def write_full_size_base_vlm(folder: Path) -> Path:
         "eos_token_id": 2,
     }
     return write_eagle2(folder, eagle2_config(vision, language))
+
+
+def command(*arguments) -> tuple[int, str]:
+    """Exit code, and what was written to both streams."""
+    result = CliRunner().invoke(convert_official.app, [str(argument) for argument in arguments])
+    return result.exit_code, result.output
+
+
+def arguments(run: Path, base_vlm: Path, output: Path, *more) -> list:
+    settings = [part for setting in TOLD_BY_NO_TENSOR for part in ("--set", setting)]
+    return [run, "--base-vlm", base_vlm, "--output", output, *settings, *more]

@@ -8,15 +8,14 @@ import pytest
 import torch
 from PIL import Image
 from transformers import AutoModel
-from typer.testing import CliRunner
 
-from instructvla import convert_official
 from instructvla.config_overrides import parse_overrides
 from instructvla.convert_official import convert, plan_conversion
-from instructvla.official_names import UNREACHABLE_BLOCKS
 from tests.hub_server import HubServer, run_with_endpoint
 from tests.official_run_folder import (
     TOLD_BY_NO_TENSOR,
+    arguments,
+    command,
     full_size_tensors,
     published_tensors,
     write_base_vlm,
@@ -27,17 +26,6 @@ from tests.parity import load_fixture, relative_error
 
 STAGE_1, STAGE_2 = "predict_action_stage1", "predict_action_stage2_generate"
 INSTRUCTION, KEY = "put the spoon on the towel", "bridge_dataset"
-
-
-def command(*arguments) -> tuple[int, str]:
-    """Exit code, and what was written to both streams."""
-    result = CliRunner().invoke(convert_official.app, [str(argument) for argument in arguments])
-    return result.exit_code, result.output
-
-
-def arguments(run: Path, base_vlm: Path, output: Path, *more) -> list:
-    settings = [part for setting in TOLD_BY_NO_TENSOR for part in ("--set", setting)]
-    return [run, "--base-vlm", base_vlm, "--output", output, *settings, *more]
 
 
 @pytest.fixture(scope="module")
@@ -223,79 +211,6 @@ def test_every_kind_of_published_checkpoint_passes_at_full_size(tmp_path, kind, 
 
 def block_parts(kind: str) -> list[str]:
     return [name for name in full_size_tensors(kind)["action_model"] if ".blocks.3." in name]
-
-
-def test_an_unloaded_checkpoint_passes_at_full_size_with_its_adapter(tmp_path):
-    model = full_size_tensors("stage1_expert")
-    unloaded = full_size_tensors("stage1_expert_unloaded_by_unload_lora")
-    run = write_run(tmp_path / "run", model=unloaded)
-    (run / "config.json").unlink()
-    adapter = write_adapter(tmp_path / "adapter", model["language_model"], rank=128)
-    plan = plan_conversion(run, write_full_size_base_vlm(tmp_path / "base"), adapter=adapter)
-    assert plan.model.config.adapter_config.rank == 128
-    assert UNREACHABLE_BLOCKS in plan.account.dropped
-
-
-def write_adapter(folder: Path, language_model: dict[str, torch.Tensor], rank: int, repeat: bool = False) -> Path:
-    """What `unload_lora.py` writes: the LoRA of a stage-1 language model as a PEFT folder."""
-    from peft import LoraConfig
-    from safetensors.torch import save_file
-
-    targets = ["q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"]
-    LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets, lora_dropout=0.05).save_pretrained(folder)
-    matrices = {
-        name.replace(".default.weight", ".weight"): tensor.clone()
-        for name, tensor in language_model.items()
-        if ".lora_" in name or (repeat and ("embed_tokens" in name or "lm_head" in name))
-    }
-    save_file(matrices, folder / "adapter_model.safetensors")
-    return folder
-
-
-def unloaded_run(folder: Path) -> Path:
-    """The stage-1 run after the authors' unload_lora.py: plain Qwen2 names, no LoRA."""
-    model = published_tensors(STAGE_1)
-    model["language_model"] = {
-        name.removeprefix("base_model.model.").replace(".base_layer.", "."): tensor
-        for name, tensor in model["language_model"].items()
-        if ".lora_" not in name
-    }
-    return write_run(folder, model=model)
-
-
-@pytest.mark.parametrize("repeat", [False, True])
-def test_an_unloaded_checkpoint_and_its_adapter_make_the_same_model(tmp_path, base_vlm, converted, repeat):
-    run = unloaded_run(tmp_path / "run")
-    adapter = write_adapter(tmp_path / "adapter", published_tensors(STAGE_1)["language_model"], rank=4, repeat=repeat)
-    code, output = command(*arguments(run, base_vlm, tmp_path / "out", "--adapter", adapter))
-    assert code == 0, output
-    state, expected = load(tmp_path / "out").state_dict(), load(converted(STAGE_1)).state_dict()
-    assert state.keys() == expected.keys()
-    assert all(torch.equal(state[name], expected[name]) for name in state)
-    report = json.loads((tmp_path / "out" / "conversion_report.json").read_text())
-    assert report["used_tensors"] + report["dropped_tensors"] == report["source_tensors"] == 225 + 2 * repeat
-    used = [name for names in report["used"].values() for name in names]
-    assert "adapter: base_model.model.model.layers.0.mlp.up_proj.lora_A.weight" in used
-
-
-def test_an_unloaded_checkpoint_without_its_adapter_is_refused(tmp_path, base_vlm):
-    code, output = command(*arguments(unloaded_run(tmp_path / "run"), base_vlm, tmp_path / "out"))
-    assert code == 2 and "--adapter FOLDER" in output
-    assert not (tmp_path / "out").exists()
-
-
-def test_an_adapter_of_another_run_is_refused(tmp_path, base_vlm):
-    language = published_tensors(STAGE_1)["language_model"]
-    language = {name: tensor + ("embed_tokens" in name) for name, tensor in language.items()}
-    adapter = write_adapter(tmp_path / "adapter", language, rank=4, repeat=True)
-    code, output = command(*arguments(unloaded_run(tmp_path / "run"), base_vlm, tmp_path / "out", "--adapter", adapter))
-    assert code == 2 and "not of one run" in output
-
-
-def test_an_adapter_beside_a_checkpoint_that_has_its_own_is_refused(tmp_path, run, base_vlm):
-    adapter = write_adapter(tmp_path / "adapter", published_tensors(STAGE_1)["language_model"], rank=4)
-    code, output = command(*arguments(run, base_vlm, tmp_path / "out", "--adapter", adapter))
-    assert code == 2 and "leave --adapter out" in output
 
 
 def change(run: Path, module: str, **changes) -> None:
