@@ -149,6 +149,7 @@ class CheckpointMixin:
             logger.warning("Saving a model without a processor: it can't act until model.processor is assigned.")
         elif not processor.statistics and not allow_no_statistics:
             raise ValueError("A model is not saved without statistics, as it could not act; set processor.statistics.")
+        refuse_adapter_folder(save_directory)
         with staged_checkpoint(save_directory) as staging:
             self.write_checkpoint(staging, Path(save_directory).resolve().name, allow_no_statistics, **arguments)
 
@@ -239,6 +240,12 @@ def pinned_source(name: str, hub_arguments: dict) -> tuple[str, dict]:
         return os.path.abspath(name), hub_arguments
     commit = extract_commit_hash(cached_file(name, "config.json", **hub_arguments), None)
     return name, hub_arguments | ({} if commit is None else {"revision": commit})
+
+
+def refuse_adapter_folder(folder: str | os.PathLike) -> None:
+    """Refuse a folder with a PEFT adapter (ValueError): transformers would put it on top of the model saved there."""
+    if (Path(folder) / "adapter_config.json").exists():
+        raise ValueError(f"{str(folder)!r} holds a PEFT adapter; give the model a folder of its own.")
 
 
 @contextmanager

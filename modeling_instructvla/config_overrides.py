@@ -42,6 +42,8 @@ def parse_overrides(settings: Iterable[str]) -> dict[str, Any]:
 
 
 def parse_value(setting: str, text: str) -> Any:
+    if text.startswith("(") and text.endswith(")"):
+        text = f"[{text[1:-1]}]"
     is_plain_list = "," in text and text[0] not in "[{\"'"
     try:
         value = yaml.safe_load(f"[{text}]" if is_plain_list else text)

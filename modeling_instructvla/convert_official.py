@@ -54,6 +54,9 @@ class Conversion:
             "checkpoint": self.run.checkpoint.name,
             "stage": config.adapter_config.experts,
             "dtype": str(self.model.dtype).removeprefix("torch."),
+            "num_action_queries": config.num_action_queries,
+            "horizon": config.horizon,
+            "state_dim": config.state_dim,
             "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
             "source_tensors": used + dropped,
             "used_tensors": used,
@@ -112,7 +115,7 @@ def plan_conversion(
     tensors = OfficialTensors(run.checkpoint, adapter)
     eagle2 = read_eagle2(base_vlm)
     config, assumed = released_config(
-        account_for(tensors.shapes), tensors.shapes, eagle2, run.statistics, overrides or {}, tensors.adapter
+        account_for(tensors.shapes), tensors.shapes, eagle2, run, overrides or {}, tensors.adapter
     )
     account = account_for(tensors.shapes, config.action_vision_config.feature_layer)
     used = {name: tensors.dtypes[name] for sources in account.used.values() for name in sources}
@@ -145,6 +148,10 @@ def convert(plan: Conversion, output: str | Path, max_shard_size: str = "1GB") -
     Raises:
         ValueError: a folder that holds the source, or a disk that is full.
     """
+    if any(tensor.is_meta for tensor in plan.tensors.open().values()):
+        raise ValueError(
+            f"{plan.run.checkpoint.name} holds sizes without data (meta tensors); only --dry-run takes it."
+        )
     report = plan.report()
     write_streamed(
         plan.model,
@@ -217,7 +224,8 @@ def main(
 def summary(report: Mapping[str, Any], output: Path | None) -> str:
     """The report in a few lines for a person."""
     lines = [
-        f"stage {report['stage']}, {report['parameters'] / 1e6:,.1f} M parameters, {report['dtype']}",
+        f"stage {report['stage']}, {report['parameters'] / 1e6:,.1f} M parameters, {report['dtype']}, "
+        f"{report['num_action_queries']} action queries, horizon {report['horizon']}, state {report['state_dim']}",
         f"{report['source_tensors']} tensors: {report['used_tensors']} used, {report['dropped_tensors']} dropped",
         *(f"  dropped {len(names):4}  {rule}" for rule, names in report["dropped"].items()),
         "released semantics: " + ", ".join(f"{name} {value}" for name, value in report["semantics"].items()),

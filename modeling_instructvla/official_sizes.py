@@ -8,12 +8,14 @@ from instructvla.configuration_instructvla import InstructVLAConfig
 from instructvla.configuration_sections import require
 from instructvla.eagle2_vlm import Eagle2
 from instructvla.official_names import WeightAccount
+from instructvla.official_run import OfficialRun
 from instructvla.peft_files import PeftAdapter
 
 RELEASED_FEATURE_LAYER = 2  # the authors' code takes the first of the last depth - 2 blocks
 RELEASED_CROP_PCT = 0.875
 LIBERO_CAMERAS = ["primary", "wrist"]
 STATE = "action_expert.state_projector.0.weight"
+MOST_QUERIES = 256
 HEAD_SIZE = 64  # of every attention head in the published models; no tensor tells it
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -38,13 +40,16 @@ def count(names: Mapping[str, Any], pattern: str) -> int:
     return len({match[1] for name in names if (match := re.match(pattern, name))})
 
 
-def released_fields(account: WeightAccount, shapes: Shapes, eagle2: Eagle2) -> tuple[dict[str, Any], dict[str, Any]]:
+def released_fields(
+    account: WeightAccount, shapes: Shapes, eagle2: Eagle2, told_queries: Any = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Fields of `InstructVLAConfig` for a published checkpoint.
 
     Args:
         account: of the checkpoint's tensors.
         shapes: official name → shape, of every tensor.
         eagle2: its base VLM.
+        told_queries: how many action queries the run or the caller says that there are.
 
     Returns:
         All fields, and those of them, by public name, that no tensor tells although they go with its size: they follow
@@ -55,12 +60,8 @@ def released_fields(account: WeightAccount, shapes: Shapes, eagle2: Eagle2) -> t
     """
     ours = SourceShapes(account, shapes)
     require_same_vlm(ours, eagle2)
-    queries = ours.dims("language_model.embed_tokens.weight", 2)[0] - len(eagle2.tokenizer)
-    if queries < 1:
-        raise ValueError(
-            f"The checkpoint's vocabulary has {len(eagle2.tokenizer) + queries} rows, but the base VLM's tokenizer has "
-            f"{len(eagle2.tokenizer)} entries, which leaves no action queries; give the base VLM it was trained from."
-        )
+    rows = ours.dims("language_model.embed_tokens.weight", 2)[0]
+    queries = count_queries(rows, len(eagle2.tokenizer), told_queries)
     expert, expert_assumed = expert_fields(ours)
     vision, vision_assumed = action_vision_fields(ours, shapes)
     adapters, adapters_assumed = adapter_fields(account, ours)
@@ -74,7 +75,32 @@ def released_fields(account: WeightAccount, shapes: Shapes, eagle2: Eagle2) -> t
         "action_dim": action_dim,
         "state_dim": ours.dims(STATE, 2)[1] if STATE in ours else None,
     }
+    fields["text_config"]["vocab_size"] = rows
     return fields, expert_assumed | vision_assumed | adapters_assumed
+
+
+def count_queries(rows: int, entries: int, told: Any) -> int:
+    """Action queries of a vocabulary of `rows`, whose tokenizer has `entries` without them; further rows are padding.
+
+    Args:
+        told: their number as the run or the caller gives it, or None.
+
+    Raises:
+        ValueError: if the vocabulary has no room for them, or nobody told and the rest is no likely number.
+    """
+    queries = rows - entries if told is None else int(told) if str(told).isdecimal() else 0
+    if queries < 1 or entries + queries > rows:
+        raise ValueError(
+            f"The checkpoint's vocabulary has {rows} rows and the base VLM's tokenizer {entries} entries, which leaves "
+            f"no room for {told or 'any'} action queries; give the base VLM it was trained from, or "
+            "--set num_action_queries=N."
+        )
+    if told is None and queries > MOST_QUERIES:
+        raise ValueError(
+            f"The checkpoint's vocabulary has {queries} rows beyond the tokenizer's {entries}, and no config.json says "
+            "how many of them are action queries; give --set num_action_queries=N."
+        )
+    return queries
 
 
 def require_same_vlm(ours: SourceShapes, eagle2: Eagle2) -> None:
@@ -172,7 +198,7 @@ def released_config(
     account: WeightAccount,
     shapes: Shapes,
     eagle2: Eagle2,
-    statistics: Iterable[str],
+    run: OfficialRun,
     overrides: Mapping[str, Any],
     adapter: PeftAdapter | None = None,
 ) -> tuple[InstructVLAConfig, dict[str, Any]]:
@@ -182,20 +208,21 @@ def released_config(
         account: of all tensors.
         shapes: official name → shape.
         eagle2: the base VLM.
-        statistics: names of the datasets; the released LIBERO models see a wrist camera, too.
+        run: its settings tell the action queries; the released LIBERO models see a wrist camera, too.
         overrides: nested, by section.
         adapter: PEFT folder of an unloaded checkpoint, which tells its α.
 
     Raises:
         ValueError: as `released_fields`; or a field that has to be given, or contradicts the tensors.
     """
-    fields, assumed = released_fields(account, shapes, eagle2)
+    told = overrides.get("num_action_queries", run.settings.get("num_of_meta_query"))
+    fields, assumed = released_fields(account, shapes, eagle2, told)
     depth = fields["action_vision_config"]["depth"]
     if adapter is not None:
         rank, dropout = fields["adapter_config"]["rank"], adapter.config.lora_dropout
         fields["adapter_config"] |= {"alpha": adapter.scaling * rank, "dropout": dropout}
         del assumed["adapter_config.alpha"]
-    assumed["cameras"] = fields["cameras"] = LIBERO_CAMERAS if is_libero(statistics) else ["primary"]
+    assumed["cameras"] = fields["cameras"] = LIBERO_CAMERAS if is_libero(run.statistics) else ["primary"]
     given = {f"{section}.{name}" for section, parts in overrides.items() if isinstance(parts, dict) for name in parts}
     assumed = {name: value for name, value in assumed.items() if name not in given | overrides.keys()}
     untold = [name for name, value in assumed.items() if value is None]

@@ -1,6 +1,7 @@
 """The tensors of a published checkpoint, with the LoRA that the authors' unload_lora.py may have taken out of it."""
 
 import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -62,6 +63,11 @@ def open_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, list
     Raises:
         ValueError: a file that is no checkpoint, holds other objects than tensors, or lacks a module.
     """
+    if not zipfile.is_zipfile(path):
+        raise ValueError(
+            f"{str(path)!r} is no checkpoint that torch can map: it is no zip file, so truncated, of another kind, or "
+            "in torch's format from before 1.6. Copy it again, or load and save it with torch."
+        )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
@@ -81,6 +87,6 @@ def open_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, list
         raise ValueError(f"{str(path)!r} lacks {', '.join(absent)}; it is not a whole InstructVLA checkpoint.")
     tensors = {f"{module}.{name}": tensor for module in MODULES for name, tensor in model[module].items()}
     for name, tensor in tensors.items():
-        if not isinstance(tensor, torch.Tensor) or tensor.layout is not torch.strided or tensor.is_meta:
+        if not isinstance(tensor, torch.Tensor) or tensor.layout is not torch.strided:
             raise ValueError(f"{str(path)!r} holds {name}, which is no dense tensor.")
     return tensors, ({OPTIMIZER_RULE: ["optimizer"]} if "optimizer" in content else {})

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
-from instructvla.checkpoint_instructvla import staged_checkpoint
+from instructvla.checkpoint_instructvla import refuse_adapter_folder, staged_checkpoint
 from instructvla.configuration_instructvla import InstructVLAConfig
 from instructvla.modeling_instructvla import InstructVLAForConditionalGeneration
 from instructvla.safetensors_folder import INDEX
@@ -78,6 +78,7 @@ def write_streamed(
     """
     if output.resolve() in [source.resolve() for source in sources]:
         raise ValueError(f"--output {output} holds the files that the checkpoint is made from; give another folder.")
+    refuse_adapter_folder(output)
     weights = model.state_dict()
     require_space(output, sum(tensor.numel() * tensor.itemsize for tensor in weights.values()))
     try:

@@ -22,6 +22,7 @@ def test_settings_nest_by_section_and_are_typed():
         ("cameras=primary,wrist", ["primary", "wrist"]),
         ("cameras=[primary, wrist]", ["primary", "wrist"]),
         ("cameras=primary", ["primary"]),
+        ("cameras=(primary, wrist)", ["primary", "wrist"]),
         ("flow_config={scheduler: 'a,b'}", {"scheduler": "a,b"}),
         ("horizon='4,5'", "4,5"),
         ("tie_word_embeddings=true", True),

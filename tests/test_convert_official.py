@@ -273,6 +273,34 @@ def test_a_feature_layer_that_is_no_block_is_refused(tmp_path, run, base_vlm, va
     assert code == 2 and "must be a block index from 0 to 3" in output
 
 
+def test_sizes_without_data_can_be_planned_but_not_written(tmp_path, run, base_vlm):
+    meta = {
+        module: {name: tensor.to("meta") for name, tensor in tensors.items()}
+        for module, tensors in published_tensors(STAGE_1).items()
+    }
+    write_run(run, model=meta)
+    code, output = command(*arguments(run, base_vlm, tmp_path / "out", "--dry-run"))
+    assert code == 0 and "194 used, 31 dropped" in output
+    code, output = command(*arguments(run, base_vlm, tmp_path / "out"))
+    assert code == 2 and "sizes without data" in output
+    assert not (tmp_path / "out").exists()
+
+
+def test_rows_beyond_the_queries_are_padding(run, base_vlm):
+    rows = torch.zeros(279 + 7, 48)
+    tables = ("base_model__model__model__embed_tokens__weight", "base_model__model__lm_head__weight")
+    change(run, "language_model", **dict.fromkeys(tables, rows))
+    plan = plan_conversion(run, base_vlm, parse_overrides(TOLD_BY_NO_TENSOR))
+    assert (plan.model.config.num_action_queries, plan.model.config.text_config.vocab_size) == (16, 286)
+
+
+def test_a_folder_with_an_adapter_is_no_place_for_a_model(tmp_path, run, base_vlm):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "adapter_config.json").write_text("{}")
+    code, output = command(*arguments(run, base_vlm, tmp_path / "out"))
+    assert code == 2 and "holds a PEFT adapter" in output
+
+
 def test_actions_can_be_named(tmp_path, run, base_vlm):
     names = "dx,dy,dz,droll,dpitch,dyaw,grip"
     code, output = command(*arguments(run, base_vlm, tmp_path / "out", "--action-names", names))
@@ -336,14 +364,14 @@ def test_a_base_vlm_with_a_longer_vocabulary_is_refused(tmp_path, run, base_vlm)
     tokenizer.add_tokens([f"<extra_{index}>" for index in range(20)])
     tokenizer.save_pretrained(other)
     code, output = command(*arguments(run, other, tmp_path / "out"))
-    assert code == 2 and "leaves no action queries" in output
+    assert code == 2 and "leaves no room for 16 action queries" in output
 
 
 def test_the_run_of_another_checkpoint_is_refused(tmp_path, run, base_vlm):
     settings = json.loads((run / "config.json").read_text())
-    (run / "config.json").write_text(json.dumps(settings | {"stage": "stage2", "num_of_meta_query": 64}))
+    (run / "config.json").write_text(json.dumps(settings | {"stage": "stage2", "future_action_window_size": 7}))
     code, output = command(*arguments(run, base_vlm, tmp_path / "out"))
-    assert code == 2 and "stage stage2 (tensors: stage1)" in output and "num_of_meta_query 64" in output
+    assert code == 2 and "stage stage2 (tensors: stage1)" in output and "future_action_window_size 7" in output
 
 
 def test_statistics_that_lack_the_state_are_refused(tmp_path, base_vlm):

@@ -5,7 +5,7 @@ import pytest
 from instructvla.configuration_instructvla import InstructVLAConfig
 from instructvla.eagle2_vlm import read_eagle2
 from instructvla.official_names import account_for
-from instructvla.official_sizes import released_fields, require_same_run
+from instructvla.official_sizes import count_queries, released_fields, require_same_run
 from tests.official_run_folder import published_tensors, write_base_vlm
 
 
@@ -48,6 +48,17 @@ def test_stage_1_with_state_is_told_by_its_tensors(eagle2):
 def test_the_horizon_is_the_width_of_the_action_head(eagle2):
     fields, _ = fields_of("predict_action_stage1", eagle2, action_model__action_head__0__weight=(128, 256))
     assert fields["horizon"] == 8
+
+
+@pytest.mark.parametrize(("rows", "told"), [(263, None), (270, "16"), (279, "many"), (151738, None)])
+def test_a_vocabulary_that_does_not_tell_its_queries_is_refused(rows, told):
+    with pytest.raises(ValueError, match="--set num_action_queries=N"):
+        count_queries(rows, 263, told)
+
+
+def test_the_run_tells_the_queries_where_rows_are_left_over():
+    assert count_queries(151738, 263, "64") == 64
+    assert count_queries(279, 263, None) == 16
 
 
 def test_a_part_that_is_absent_is_named_by_our_place_for_it(eagle2):
