@@ -220,7 +220,10 @@ def released_config(
     depth = fields["action_vision_config"]["depth"]
     if adapter is not None:
         rank, dropout = fields["adapter_config"]["rank"], adapter.config.lora_dropout
-        fields["adapter_config"] |= {"alpha": adapter.scaling * rank, "dropout": dropout}
+        alpha = adapter.scaling * rank
+        fields["adapter_config"] |= {"alpha": alpha, "dropout": dropout}
+        told_alpha = (overrides.get("adapter_config") or {}).get("alpha", alpha)
+        require(told_alpha == alpha, "adapter_config.alpha", told_alpha, f"{alpha:g}, as the adapter folder says")
         del assumed["adapter_config.alpha"]
     assumed["cameras"] = fields["cameras"] = LIBERO_CAMERAS if is_libero(run.statistics) else ["primary"]
     given = {f"{section}.{name}" for section, parts in overrides.items() if isinstance(parts, dict) for name in parts}

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from instructvla.checkpoint_folder import checkpoint_folder
-from instructvla.command_errors import errors_on_stderr
+from instructvla.command_errors import errors_on_stderr, writing_to
 from instructvla.merged_expert import merge_expert
 from instructvla.modeling_instructvla import InstructVLAForConditionalGeneration
 from instructvla.peft_adapters import export_peft, load_expert
@@ -49,7 +49,9 @@ def export(
 ) -> None:
     """Write one adaptation expert as a PEFT adapter folder."""
     with errors_on_stderr():
-        adapter = export_peft(load_checkpoint(model, output, base_output), expert, output, base_output)
+        vla = load_checkpoint(model, output, base_output)
+        with writing_to(output):
+            adapter = export_peft(vla, expert, output, base_output)
     layers, config = len(adapter.matrices) // 2, adapter.config
     base = "" if base_output is None else f"; its base model in {base_output}"
     typer.echo(f"{output}: {expert} expert, {layers} linear layers, rank {config.r}, alpha {config.lora_alpha}{base}")
@@ -67,7 +69,8 @@ def import_adapter(
         matrices = read_peft_adapter(adapter)
         vla = load_checkpoint(model, output)
         load_expert(vla, expert, matrices)
-        vla.save_pretrained(output, allow_no_statistics=True)  # it has those of the source, if any
+        with writing_to(output):
+            vla.save_pretrained(output, allow_no_statistics=True)  # it has those of the source, if any
     typer.echo(f"{output}: {expert} expert from {adapter}, rank {matrices.config.r}, scaling {matrices.scaling:g}")
 
 
@@ -77,5 +80,6 @@ def merge(model: Model, output: Output) -> None:
     with errors_on_stderr():
         vla = load_checkpoint(model, output)
         merged = merge_expert(vla)
-        merged.save_pretrained(output, allow_no_statistics=True)
+        with writing_to(output):
+            merged.save_pretrained(output, allow_no_statistics=True)
     typer.echo(f"{output}: action expert merged, {millions(merged)} instead of {millions(vla)}")

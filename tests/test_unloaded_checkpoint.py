@@ -111,3 +111,10 @@ def test_an_adapter_beside_a_checkpoint_that_has_its_own_is_refused(tmp_path, ba
     adapter = write_adapter(tmp_path / "adapter", published_tensors(STAGE_1)["language_model"], rank=4)
     code, output = command(*arguments(run, base_vlm, tmp_path / "out", "--adapter", adapter))
     assert code == 2 and "leave --adapter out" in output
+
+
+def test_an_alpha_that_contradicts_the_adapter_folder_is_refused(tmp_path, base_vlm):
+    adapter = write_adapter(tmp_path / "adapter", published_tensors(STAGE_1)["language_model"], rank=4)
+    more = ["--adapter", adapter, "--set", "adapter_config.alpha=16"]
+    code, output = command(*arguments(unloaded_run(tmp_path / "run"), base_vlm, tmp_path / "out", *more))
+    assert code == 2 and "adapter_config.alpha is 16, but it must be 8" in output
