@@ -5,7 +5,7 @@ INSTALLED := $(VENV)/.installed
 RUN := $(VENV)/bin/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-gpu lint bench bench-convert bench-stream bench-data bench-motion
+.PHONY: help setup demo test test-slow test-gpu lint bench bench-convert bench-stream bench-data bench-motion bench-train
 
 help:
 	@echo "make setup      install the package with its dev extras into $(VENV)"
@@ -17,6 +17,7 @@ help:
 	@echo "make bench-stream    memory and speed of streaming 2,000 episodes twice (2 GB of disk) -> outputs/stream_memory.png"
 	@echo "make bench-motion    language motions per second of one core"
 	@echo "make bench-data      samples/s of each reader up to both towers' inputs, beside plain PIL and NumPy"
+	@echo "make bench-train     samples/s of both training stages, and their share of the machine's matmul peak"
 
 setup: $(INSTALLED)
 
@@ -58,6 +59,9 @@ bench-stream: $(INSTALLED)
 
 bench-motion: $(INSTALLED)
 	$(RUN) tests.bench_motion
+
+bench-train: $(INSTALLED)
+	$(RUN) instructvla.training.bench_training
 
 bench-data: $(INSTALLED)
 	$(RUN) tests.bench_readers

@@ -10,7 +10,7 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -25,12 +25,11 @@ from instructvla.nano import untrained_nano
 INSTRUCTION = "put the spoon on the towel"
 
 
-def mid_size(seed: int = 0) -> InstructVLAForConditionalGeneration:
-    """Random weights at the paper's sequence lengths (256 image tokens, 64 queries, 256 patches) and a fraction of its
-    width and depth, so that a CPU shows the proportions of the full model in minutes."""
-    return untrained_nano(
-        seed,
-        vision_config=SiglipVisionConfig(
+def mid_size_fields() -> dict[str, Any]:
+    """Of `InstructVLAConfig.nano`, for the paper's image and patch tokens (256 each) and a fraction of its width and
+    depth, so that a CPU shows the proportions of the full model in minutes."""
+    return {
+        "vision_config": SiglipVisionConfig(
             hidden_size=384,
             intermediate_size=1536,
             num_hidden_layers=6,
@@ -39,22 +38,27 @@ def mid_size(seed: int = 0) -> InstructVLAForConditionalGeneration:
             patch_size=14,
             vision_use_head=False,
         ),
-        text_config=nano_text_config(
+        "text_config": nano_text_config(
             hidden_size=512,
             intermediate_size=2048,
             num_hidden_layers=8,
             num_attention_heads=8,
             num_key_value_heads=2,
         ),
-        adapter_config={"rank": 32, "alpha": 64},
-        action_vision_config={"embed_dim": 384, "depth": 12, "num_heads": 6, "feature_layer": 10},
-        action_expert_config={
+        "adapter_config": {"rank": 32, "alpha": 64},
+        "action_vision_config": {"embed_dim": 384, "depth": 12, "num_heads": 6, "feature_layer": 10},
+        "action_expert_config": {
             "hidden_size": 384,
             "intermediate_size": 1536,
             "num_hidden_layers": 12,
             "num_attention_heads": 6,
         },
-    )
+    }
+
+
+def mid_size(seed: int = 0) -> InstructVLAForConditionalGeneration:
+    """Random weights of the middle size."""
+    return untrained_nano(seed, **mid_size_fields())
 
 
 def timed(

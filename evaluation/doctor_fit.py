@@ -5,6 +5,7 @@ from typing import Any
 
 from instructvla.checkpoint_instructvla import library_versions, processor_requirements
 from instructvla.configuration_instructvla import InstructVLAConfig
+from instructvla.configuration_sections import ActionVisionConfig
 from instructvla.evaluation.doctor_lines import Line, Lines, finding, named
 from instructvla.official_sizes import RELEASED_CROP_PCT, RELEASED_FEATURE_LAYER
 from instructvla.processing import InstructVLAProcessor
@@ -100,7 +101,7 @@ def check_semantics(config: InstructVLAConfig, crop_pct: float | None) -> Lines:
             text = f"attention additive_bias is the released weights', but crop_pct {crop_pct} is not: they were "
             text += f"evaluated at {RELEASED_CROP_PCT}"
             yield finding("semantics", text, f"set action_crop_pct to {RELEASED_CROP_PCT}, or attention block_causal")
-        if vision.feature_layer != RELEASED_FEATURE_LAYER:
+        if vision is not None and vision.feature_layer != RELEASED_FEATURE_LAYER:
             text = f"attention additive_bias is the released weights', but feature_layer {vision.feature_layer} is not"
             yield finding("semantics", text, f"set feature_layer {RELEASED_FEATURE_LAYER}, or attention block_causal")
     elif crop_pct == RELEASED_CROP_PCT:
@@ -113,8 +114,7 @@ def describe(config: InstructVLAConfig, crop_pct: float | None) -> str:
     vision, experts = config.action_vision_config, config.adapter_config.expert_names
     parts = [
         f"attention {config.action_expert_config.attention}",
-        f"feature_layer {vision.feature_layer} of {vision.depth}",
-        f"crop_pct {'unknown' if crop_pct is None else crop_pct}",
+        *describe_vision(vision, crop_pct),
         f"stage {2 if len(experts) > 1 else 1}",
         f"experts {' + '.join(experts) or 'none (merged)'}",
         "thinks before it acts" if config.thinks_by_default else "acts without thinking",
@@ -125,6 +125,14 @@ def describe(config: InstructVLAConfig, crop_pct: float | None) -> str:
         str(config.dtype).removeprefix("torch."),
     ]
     return ", ".join(parts)
+
+
+def describe_vision(vision: ActionVisionConfig | None, crop_pct: float | None) -> list[str]:
+    if vision is None:
+        return ["no vision tower in the action expert"]
+    parts = [f"feature_layer {vision.feature_layer} of {vision.depth}"]
+    parts.append(f"crop_pct {'unknown' if crop_pct is None else crop_pct}")
+    return parts if vision.film else [*parts, "no FiLM"]
 
 
 def check_versions(config: InstructVLAConfig) -> Lines:

@@ -2,7 +2,8 @@
 
 One batch through the VLM, one flow step of the action expert, fixed noise. The rows differ from the first in one thing
 each, and the last repeats it: what differs between the two is the noise floor of the arithmetic. The latent action is
-held while the expert's own inputs change, so that an eye that fails in the VLM can't hide behind the expert's.
+held while the expert's own inputs change, so that an eye that fails in the VLM can't hide behind the expert's. An
+expert without a vision tower has no eyes of its own to examine.
 """
 
 import copy
@@ -85,6 +86,8 @@ def measure(model: InstructVLAForConditionalGeneration, unnorm_key: str | None =
     displacement = one_flow_step(model, conditions, [*frames[:-1], base, base], unnorm_key)
     *moved, stated, action_noise = relative_changes(displacement)
     action = dict(zip(names, moved, strict=True))
+    if model.config.action_vision_config is None:
+        action = {INSTRUCTION: action[INSTRUCTION]}
     if model.config.state_dim is not None:
         action[STATE] = stated
     return Reaction(latent, action, latent_noise, action_noise)
@@ -104,7 +107,7 @@ def one_flow_step(
     inputs = processor.action_inputs(frames, states, unnorm_key).to(model.device)
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(1, config.horizon, config.action_dim, generator=generator).expand(len(frames), -1, -1)
-    pixels, state = inputs["action_pixel_values"], inputs.get("state")
+    pixels, state = inputs.get("action_pixel_values"), inputs.get("state")
     noise = noise.to(model.device)
     return model.action_expert.sample(latents, pixels, noise, state, num_steps=1) - noise
 

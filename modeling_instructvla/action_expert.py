@@ -34,11 +34,16 @@ class ExpertTransformer(LlamaModel):
         self.rotary_emb = ExactRotaryEmbedding(config=config)
 
 
+class ExpertLinear(nn.Linear):
+    """A linear layer around the expert's transformer. It starts as torch's own do, as in the released training: from
+    transformers' normal distribution of one width for all sizes, signals through the deep action head would fade."""
+
+
 def silu_mlp(*sizes: int) -> nn.Sequential:
     """Linear layers with SiLU between them (paper appendix E.3: "a simple two-layer MLP with SiLU activation")."""
-    layers: list[nn.Module] = [nn.Linear(sizes[0], sizes[1])]
+    layers: list[nn.Module] = [ExpertLinear(sizes[0], sizes[1])]
     for size_in, size_out in zip(sizes[1:], sizes[2:], strict=False):
-        layers += [nn.SiLU(), nn.Linear(size_in, size_out)]
+        layers += [nn.SiLU(), ExpertLinear(size_in, size_out)]
     return nn.Sequential(*layers)
 
 
@@ -48,9 +53,9 @@ class ActionEmbedding(nn.Module):
     def __init__(self, action_dim: int, hidden_size: int, max_period: float):
         super().__init__()
         self.max_period = max_period
-        self.linear_1 = nn.Linear(action_dim, hidden_size)
-        self.linear_2 = nn.Linear(2 * hidden_size, hidden_size)
-        self.linear_3 = nn.Linear(hidden_size, hidden_size)
+        self.linear_1 = ExpertLinear(action_dim, hidden_size)
+        self.linear_2 = ExpertLinear(2 * hidden_size, hidden_size)
+        self.linear_3 = ExpertLinear(hidden_size, hidden_size)
 
     def forward(self, noisy_actions: torch.Tensor, flow_time: torch.Tensor) -> torch.Tensor:
         """(batch, horizon, action_dim), (batch,) → (batch, horizon, hidden_size)."""
@@ -80,8 +85,10 @@ class ActionExpert(nn.Module):
         self.horizon, self.action_dim, self.flow = config.horizon, config.action_dim, config.flow_config
         self.attention = expert.attention
         self.num_condition_tokens = config.num_action_queries + (config.state_dim is not None)
-        self.vision = FiLMVisionTransformer(config.action_vision_config, condition_size=text_size)
-        self.visual_projector = silu_mlp(config.action_vision_config.embed_dim, size, size)
+        self.vision = self.visual_projector = None
+        if config.action_vision_config is not None:
+            self.vision = FiLMVisionTransformer(config.action_vision_config, condition_size=text_size)
+            self.visual_projector = silu_mlp(config.action_vision_config.embed_dim, size, size)
         self.latent_projector = silu_mlp(text_size, size, size)
         self.state_projector = None if config.state_dim is None else silu_mlp(config.state_dim, size, size)
         self.action_embedding = ActionEmbedding(config.action_dim, size, config.flow_config.time_max_period)
@@ -108,7 +115,7 @@ class ActionExpert(nn.Module):
     def loss(
         self,
         latent_action: torch.Tensor,
-        pixel_values: torch.Tensor,
+        pixel_values: torch.Tensor | None,
         actions: torch.Tensor,
         state: torch.Tensor | None = None,
         action_mask: torch.Tensor | None = None,
@@ -119,13 +126,15 @@ class ActionExpert(nn.Module):
 
         Args:
             latent_action: C, (batch, num_action_queries, text_hidden_size).
-            pixel_values: (batch, cameras, 3, image_size, image_size).
+            pixel_values: (batch, cameras, 3, image_size, image_size), None for an expert without a vision tower.
             actions: normalised action chunk A, (batch, horizon, action_dim).
             state: normalised, (batch, state_dim), for a model with state.
-            action_mask: (batch, horizon), False where the chunk is padding.
+            action_mask: (batch, horizon), False where the chunk is padding, which may be NaN.
             noise, flow_time: ε as `actions` and τ (batch,), drawn when not given.
         """
         actions = actions.float()
+        if action_mask is not None:
+            actions = actions.where(action_mask.bool().unsqueeze(-1) | actions.isfinite(), 0)
         noise = torch.randn_like(actions) if noise is None else noise.float()
         if flow_time is None:
             flow_time = sample_flow_time(len(actions), self.flow, actions.device)
@@ -137,7 +146,7 @@ class ActionExpert(nn.Module):
     def sample(
         self,
         latent_action: torch.Tensor,
-        pixel_values: torch.Tensor,
+        pixel_values: torch.Tensor | None,
         noise: torch.Tensor,
         state: torch.Tensor | None = None,
         num_steps: int | None = None,
@@ -158,18 +167,24 @@ class ActionExpert(nn.Module):
         return integrate(velocity, noise.to(prefix.device), self.flow, num_steps or self.flow.num_inference_steps)
 
     def embed_prefix(
-        self, latent_action: torch.Tensor, pixel_values: torch.Tensor, state: torch.Tensor | None
+        self, latent_action: torch.Tensor, pixel_values: torch.Tensor | None, state: torch.Tensor | None
     ) -> torch.Tensor:
-        """[visual tokens, latent action, state]: (batch, prefix, hidden_size); cameras interleave patch by patch."""
-        batch, cameras = pixel_values.shape[:2]
+        """[visual tokens, if there is a tower, latent action, state]: (batch, prefix, hidden_size)."""
         weight = self.action_embedding.linear_1.weight
-        images, latent_action = (x.to(weight.device, weight.dtype) for x in (pixel_values.flatten(0, 1), latent_action))
-        features = self.vision(images, latent_action.repeat_interleave(cameras, dim=0))
-        visual = self.visual_projector(features).unflatten(0, (batch, cameras))  # (batch, cameras, patches, hidden)
-        tokens = [visual.transpose(1, 2).flatten(1, 2), self.latent_projector(latent_action)]
+        latent_action = latent_action.to(weight.device, weight.dtype)
+        tokens = [self.latent_projector(latent_action)]
+        if self.vision is not None:
+            tokens.insert(0, self.look(pixel_values.to(weight.device, weight.dtype), latent_action))
         if self.state_projector is not None:
             tokens.append(self.state_projector(state.to(weight.device, weight.dtype)).unsqueeze(1))
         return torch.cat(tokens, dim=1)
+
+    def look(self, pixel_values: torch.Tensor, latent_action: torch.Tensor) -> torch.Tensor:
+        """Visual tokens, (batch, patches · cameras, hidden_size); cameras interleave patch by patch."""
+        batch, cameras = pixel_values.shape[:2]
+        features = self.vision(pixel_values.flatten(0, 1), latent_action.repeat_interleave(cameras, dim=0))
+        visual = self.visual_projector(features).unflatten(0, (batch, cameras))  # (batch, cameras, patches, hidden)
+        return visual.transpose(1, 2).flatten(1, 2)
 
     def velocity(
         self,

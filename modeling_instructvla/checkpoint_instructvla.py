@@ -1,5 +1,6 @@
 """Checkpoints: one folder or repository with weights, processor, code and card, loaded strictly and saved whole."""
 
+import json
 import os
 import re
 import shutil
@@ -26,7 +27,9 @@ logger = logging.get_logger(__name__)
 
 WEIGHT_FILE = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
 WEIGHT_FILES = ["model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json"]
-REPORTS = ("conversion_report.json", "init_report.json")  # on how a checkpoint was made: untrue of the next one
+TRAINING_REPORT = "training_report.json"
+# On how a checkpoint was made: untrue of the next one.
+REPORTS = ("conversion_report.json", "init_report.json", TRAINING_REPORT)
 STAGING_PREFIX = ".saving."
 VERSIONED_PACKAGES = ("torch", "transformers", "timm", "diffusers", "pillow", "instructvla")
 CPU_ALIGNMENT = 64  # bytes, of torch's own allocations
@@ -34,7 +37,14 @@ HUB_ARGUMENTS = ("revision", "cache_dir", "token", "local_files_only", "force_do
 
 
 class CheckpointMixin:
-    """Loading, saving and publishing of a `PreTrainedModel` together with its processor."""
+    """Loading, saving and publishing of a `PreTrainedModel` together with its processor.
+
+    Attributes:
+        training_report: what the run that trained these weights recorded, `{"tables": …}` for the card; set by that
+            run, and None in a loaded model, whose weights may change.
+    """
+
+    training_report: dict[str, Any] | None = None
 
     @property
     def processor(self):
@@ -165,9 +175,31 @@ class CheckpointMixin:
         processor = self.processor_or_none()
         if processor is not None:
             processor.save_pretrained(folder, allow_no_statistics=allow_no_statistics)
+        if self.training_report is not None:
+            write_training_report(folder, self.training_report)
         if write_model_card is not None:
-            write_model_card(self, folder, name)
+            write_model_card(self, folder, name, training=self.training_report)
         super().save_pretrained(folder, **arguments)
+
+    def saved_training_report(self) -> dict[str, Any] | None:
+        """The training report of the checkpoint that this model was loaded from; None without one.
+
+        Raises:
+            ValueError: a report that is no JSON object.
+        """
+        if self._processor_source is None:
+            return None
+        name, hub_arguments = self._processor_source
+        found = cached_file(name, TRAINING_REPORT, _raise_exceptions_for_missing_entries=False, **hub_arguments)
+        if found is None:
+            return None
+        try:
+            report = json.loads(Path(found).read_text(encoding="utf-8"))
+            if not isinstance(report, dict):
+                raise ValueError(f"it holds a {type(report).__name__}")
+        except ValueError as error:
+            raise ValueError(f"{found} is no training report ({error}); copy it again, or remove it.") from error
+        return report
 
     def push_to_hub(
         self,
@@ -183,6 +215,9 @@ class CheckpointMixin:
     ) -> str:
         """Upload what `save_pretrained` writes; `evaluation` (benchmark → result) goes into the model card.
 
+        The training report goes along, also that of the checkpoint that the model was loaded from: publish a model that
+        was changed since from a folder that it was saved to.
+
         Returns:
             The address of the commit.
 
@@ -195,7 +230,10 @@ class CheckpointMixin:
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, max_shard_size=max_shard_size)
             repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-            write_model_card(self, folder, repo_id, evaluation)
+            report = self.training_report or self.saved_training_report()
+            if report is not None:
+                write_training_report(Path(folder), report)
+            write_model_card(self, folder, repo_id, evaluation, report)
             if revision is not None and not revision.startswith("refs/"):
                 api.create_branch(repo_id, branch=revision, exist_ok=True)
             commit = api.upload_folder(
@@ -211,18 +249,22 @@ class CheckpointMixin:
 
 def processor_requirements(config: InstructVLAConfig) -> dict[str, Any]:
     """What a processor's attributes must be for it to fit a model: its sizes, token ids and cameras."""
-    first, queries = config.query_token_id, config.num_action_queries
+    first, queries, vision = config.query_token_id, config.num_action_queries, config.action_vision_config
     return {
         "image_token_id": config.image_token_id,
         "num_image_tokens": config.num_image_tokens,
         "image_size": config.vision_config.image_size,
-        "action_image_size": config.action_vision_config.image_size,
+        "action_image_size": None if vision is None else vision.image_size,
         "query_token_ids": list(range(first, first + queries)),
         "end_of_turn_id": config.end_of_turn_ids[0],
         "action_dim": config.action_dim,
         "state_dim": config.state_dim,
         "cameras": config.cameras,
     }
+
+
+def write_training_report(folder: Path, report: dict[str, Any]) -> None:
+    (folder / TRAINING_REPORT).write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def library_versions() -> dict[str, str]:

@@ -39,17 +39,29 @@ COMMANDS = {
         "instructvla.training.data.prepare:app",
         "A dataset (RLDS, LeRobot) as sharded Parquet files, with annotations.",
     ),
+    "draft-mapping": (
+        "instructvla.training.data.draft_mapping:app",
+        "A first field mapping of a dataset, from what its metadata tell.",
+    ),
     "statistics": (
         "instructvla.training.data.dataset_statistics:app",
         "Ranges and quantiles of a dataset's actions and states, in one pass.",
     ),
     "validate": (
         "instructvla.training.data.validate:app",
-        "What is wrong with a dataset, one line per problem.",
+        "What is wrong with a dataset: problems with their episodes, and a table.",
+    ),
+    "samples": (
+        "instructvla.training.data.sample_shares:app",
+        "Training samples of a dataset: shares of the kinds, and examples.",
     ),
     "preview": (
         "instructvla.training.data.preview:app",
         "Episodes of a dataset as one HTML page: frames, texts, curves, warnings.",
+    ),
+    "open-loop": (
+        "instructvla.training.open_loop_command:app",
+        "A checkpoint's action error on recorded episodes, per dimension, with a plot.",
     ),
     "doctor": (
         "instructvla.evaluation.doctor:app",

@@ -1,8 +1,8 @@
 """Configuration of InstructVLA: the library's sub-configurations, our sections, and what must fit between them."""
 
 import copy
+import dataclasses
 import difflib
-from dataclasses import asdict
 from typing import Any, ClassVar
 
 from huggingface_hub.errors import StrictDataclassError
@@ -51,6 +51,10 @@ LIBRARY_KEYS = {
 DERIVED = {"layer_types": None, "rope_parameters": {"rope_theta", "rope_scaling"}, "scheduler_kwargs": {"scheduler"}}
 
 
+# Entries of the two tokenizers before the action queries; the nano one's own queries.
+EAGLE2_ENTRIES, NANO_ENTRIES, NANO_QUERIES = 151674, 2032, 16
+
+
 def merged(base: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     """`given` over `base`, less what in `base` follows from a field that is given anew."""
     stale = {name for name, sources in DERIVED.items() if sources is None or sources & given.keys()}
@@ -97,10 +101,10 @@ def eagle2_vision_config() -> SiglipVisionConfig:
     )
 
 
-def eagle2_text_config() -> Qwen2Config:
-    """Qwen2.5-1.5B with Eagle2's image tokens and 64 action queries at the end of the vocabulary."""
+def eagle2_text_config(num_action_queries: int = 64) -> Qwen2Config:
+    """Qwen2.5-1.5B with Eagle2's image tokens and the action queries at the end of the vocabulary."""
     return Qwen2Config(
-        vocab_size=151738,
+        vocab_size=EAGLE2_ENTRIES + num_action_queries,
         hidden_size=1536,
         intermediate_size=8960,
         num_hidden_layers=28,
@@ -115,10 +119,13 @@ def eagle2_text_config() -> Qwen2Config:
     )
 
 
-def nano_text_config(**sizes: int) -> Qwen2Config:
-    """A Qwen2 of any size on the package's own tokenizer: 2,048 entries, the last 16 of them action queries."""
+def nano_text_config(num_action_queries: int = NANO_QUERIES, **sizes: int) -> Qwen2Config:
+    """A Qwen2 of any size on the package's own tokenizer: 2,048 entries, the last 16 of them action queries.
+
+    Further queries enlarge the vocabulary.
+    """
     return Qwen2Config(
-        vocab_size=2048,
+        vocab_size=NANO_ENTRIES + max(num_action_queries, NANO_QUERIES),
         max_position_embeddings=4096,
         rope_parameters={"rope_type": "default", "rope_theta": 1_000_000.0},
         bos_token_id=2026,
@@ -139,7 +146,8 @@ class InstructVLAConfig(PreTrainedConfig):
         vision_config: the VLM's SigLIP tower.
         text_config: the Qwen2 language model; its vocabulary includes the action queries.
         projector, action_vision_config, action_expert_config, adapter_config, flow_config: `configuration_sections`.
-        num_action_queries: N, the number of action queries.
+            `action_vision_config=None` makes an action expert without a vision tower of its own.
+        num_action_queries: N, the number of action queries; the last N entries of the vocabulary.
         horizon: H, the number of actions in a chunk.
         action_dim: dimensions of one action.
         state_dim: dimensions of the proprioceptive state, or None for a model without state.
@@ -165,7 +173,7 @@ class InstructVLAConfig(PreTrainedConfig):
     vision_config: dict | SiglipVisionConfig | None = None
     text_config: dict | Qwen2Config | None = None
     projector: dict | ProjectorConfig | None = None
-    action_vision_config: dict | ActionVisionConfig | None = None
+    action_vision_config: dict | ActionVisionConfig | None = dataclasses.field(default_factory=dict)  # None: no tower
     action_expert_config: dict | ActionExpertConfig | None = None
     adapter_config: dict | AdapterConfig | None = None
     flow_config: dict | FlowConfig | None = None
@@ -208,8 +216,9 @@ class InstructVLAConfig(PreTrainedConfig):
         return super().from_dict(config_dict | overrides, **kwargs)
 
     def to_dict(self) -> dict[str, Any]:
+        parts = {section.section: getattr(self, section.section) for section in self.sections}
         return super().to_dict() | {
-            section.section: asdict(getattr(self, section.section)) for section in self.sections
+            name: part if part is None else dataclasses.asdict(part) for name, part in parts.items()
         }
 
     def to_diff_dict(self) -> dict[str, Any]:
@@ -265,7 +274,8 @@ class InstructVLAConfig(PreTrainedConfig):
         require(ended, "text_config.eos_token_id", text.eos_token_id, f"an id (or a list of ids) below {vocabulary}")
         first, queries = self.query_token_id, self.num_action_queries
         in_vocabulary = is_token_id(first, vocabulary) and is_token_id(first + queries - 1, vocabulary)
-        self.require(in_vocabulary, "query_token_id", f"an id of at most {vocabulary - queries}")
+        room = f"{queries} queries follow it in a vocabulary of {vocabulary} (text_config.vocab_size)"
+        self.require(in_vocabulary, "query_token_id", f"an id of at most {vocabulary - queries}, as {room}")
         image = self.image_token_id
         apart = is_token_id(image, vocabulary) and not first <= image < first + queries
         self.require(apart, "image_token_id", f"an id below {vocabulary} that is no action query")
@@ -299,11 +309,14 @@ class InstructVLAConfig(PreTrainedConfig):
     @classmethod
     def instructvla_2b(cls, **fields) -> "InstructVLAConfig":
         """The paper's model: Eagle2-2B, DINOv2 ViT-L, a 12-layer action expert and two adaptation experts."""
-        return cls(**fields)
+        queries = fields.get("num_action_queries", cls.num_action_queries)
+        preset = {"text_config": eagle2_text_config(queries)} if is_positive_integer(queries) else {}
+        return cls(**(preset | fields))
 
     @classmethod
     def nano(cls, **fields) -> "InstructVLAConfig":
         """About 5 M parameters for tests and demos on a CPU; it goes with the package's own 2,048-entry tokenizer."""
+        queries = fields.get("num_action_queries", NANO_QUERIES)
         preset = {
             "vision_config": SiglipVisionConfig(
                 hidden_size=128,
@@ -315,6 +328,7 @@ class InstructVLAConfig(PreTrainedConfig):
                 vision_use_head=False,
             ),
             "text_config": nano_text_config(
+                queries if is_positive_integer(queries) else NANO_QUERIES,
                 hidden_size=192,
                 intermediate_size=512,
                 num_hidden_layers=3,
@@ -326,9 +340,9 @@ class InstructVLAConfig(PreTrainedConfig):
                 hidden_size=128, intermediate_size=384, num_hidden_layers=3, num_attention_heads=4
             ),
             "adapter_config": AdapterConfig(rank=16, alpha=32, scale_head_size=64),
-            "num_action_queries": 16,
+            "num_action_queries": NANO_QUERIES,
             "image_token_id": 2031,
-            "query_token_id": 2032,
+            "query_token_id": NANO_ENTRIES,
         }
         return cls(**(preset | fields))
 

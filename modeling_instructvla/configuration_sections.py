@@ -48,17 +48,21 @@ def is_token_id(value: Any, vocabulary: int) -> bool:
 
 @dataclass
 class Section:
-    """One typed part of the configuration, checked when it is made; `section` is its public name."""
+    """One typed part of the configuration, checked when it is made; `section` is its public name.
+
+    Where it is `optional`, None leaves the part out of the model.
+    """
 
     section: ClassVar[str] = ""
+    optional: ClassVar[bool] = False
 
     def __post_init__(self):
         self.check()
 
     @classmethod
-    def of(cls, value: "Section | dict | None") -> "Section":
-        """The section itself, built from its JSON form, or with its defaults for None."""
-        if isinstance(value, cls):
+    def of(cls, value: "Section | dict | None") -> "Section | None":
+        """The section itself, or built from its JSON form; None stays None if it is optional, else makes defaults."""
+        if isinstance(value, cls) or (value is None and cls.optional):
             return value
         require(value is None or isinstance(value, dict), cls.section, value, f"a {cls.__name__} or a dictionary")
         refuse_unknown(value or {}, {field.name for field in fields(cls)}, f"{cls.section}.")
@@ -101,10 +105,13 @@ class ActionVisionConfig(Section):
     """The action expert's FiLM-conditioned DINOv2 tower (paper section 3.1); defaults are ViT-L/14 with registers.
 
     `feature_layer` is the index of the block whose output is used; later blocks are not built. The penultimate block is
-    the default of new training, released weights use block 2. `image_size` is in pixels.
+    the default of new training, released weights use block 2. `image_size` is in pixels. `film` False leaves the
+    modulation by the latent action out; None in place of the section leaves the tower out, so that the expert has no
+    eyes but the VLM's (both are ablations of the paper's Fig. 6).
     """
 
     section: ClassVar[str] = "action_vision_config"
+    optional: ClassVar[bool] = True
 
     embed_dim: int = 1024
     depth: int = 24
@@ -115,6 +122,7 @@ class ActionVisionConfig(Section):
     num_register_tokens: int = 4
     layer_norm_eps: float = 1e-6
     feature_layer: int | None = None
+    film: bool = True
 
     def __post_init__(self):
         if self.feature_layer is None and is_positive_integer(self.depth):
@@ -131,6 +139,7 @@ class ActionVisionConfig(Section):
         layer = self.feature_layer
         in_range = layer == 0 or (is_positive_integer(layer) and layer < self.depth)
         self.require(in_range, "feature_layer", f"a block index from 0 to {self.depth - 1}")
+        self.require(isinstance(self.film, bool), "film", "true or false")
 
     @property
     def num_patches(self) -> int:

@@ -6,6 +6,7 @@ import torch
 from timm.layers import PatchEmbed
 from timm.models.vision_transformer import Block
 from torch import nn
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_sections import ActionVisionConfig
 
@@ -14,8 +15,8 @@ class FiLMLinear(nn.Linear):
     """γ or β of a block, linear in c. It starts at zero, so that DINOv2 starts as it was trained."""
 
 
-class FiLMBlock(Block):
-    """timm's DINOv2 block with feature-wise linear modulation between attention and MLP.
+class FiLMBlock(GradientCheckpointingLayer, Block):
+    """timm's DINOv2 block with feature-wise linear modulation between attention and MLP, unless `film` is off.
 
     x ← x + ls₁(attn(norm₁ x));  x ← (1 + γ(c)) · x + β(c);  x ← x + ls₂(mlp(norm₂ x)).
     """
@@ -29,13 +30,14 @@ class FiLMBlock(Block):
             init_values=1e-5,
             norm_layer=partial(nn.LayerNorm, eps=config.layer_norm_eps),
         )
-        self.film_scale = FiLMLinear(condition_size, config.embed_dim)
-        self.film_shift = FiLMLinear(condition_size, config.embed_dim)
+        self.film_scale = FiLMLinear(condition_size, config.embed_dim) if config.film else None
+        self.film_shift = FiLMLinear(condition_size, config.embed_dim) if config.film else None
 
     def forward(self, x: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
         """x: (images, tokens, embed_dim); condition c: (images, 1, condition_size)."""
         x = x + self.ls1(self.attn(self.norm1(x)))
-        x = (1 + self.film_scale(condition)) * x + self.film_shift(condition)
+        if self.film_scale is not None:
+            x = (1 + self.film_scale(condition)) * x + self.film_shift(condition)
         return x + self.ls2(self.mlp(self.norm2(x)))
 
 
@@ -50,7 +52,6 @@ class FiLMVisionTransformer(nn.Module):
         self.pos_embed = nn.Parameter(torch.zeros(1, config.num_patches, config.embed_dim))
         self.patch_embed = PatchEmbed(config.image_size, config.patch_size, embed_dim=config.embed_dim)
         self.blocks = nn.ModuleList(FiLMBlock(config, condition_size) for _ in range(config.feature_layer + 1))
-        self.gradient_checkpointing = False
 
     def forward(self, pixel_values: torch.Tensor, latent_action: torch.Tensor) -> torch.Tensor:
         """Patch tokens of the last block, without final norm.
@@ -65,10 +66,7 @@ class FiLMVisionTransformer(nn.Module):
         condition = latent_action.mean(dim=1, keepdim=True)
         x = self.embed(pixel_values)
         for block in self.blocks:
-            if self.gradient_checkpointing and self.training:
-                x = self._gradient_checkpointing_func(block.__call__, x, condition)
-            else:
-                x = block(x, condition)
+            x = block(x, condition)
         return x[:, self.num_prefix_tokens :]
 
     def embed(self, pixel_values: torch.Tensor) -> torch.Tensor:

@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Collection, Mapping
+from pathlib import Path
 
 import torch
 
 from instructvla.configuration_instructvla import InstructVLAConfig
+from instructvla.configuration_sections import ActionVisionConfig
 from instructvla.dinov2_vision import DinoV2
 from instructvla.modeling_instructvla import InstructVLAForConditionalGeneration
 from instructvla.official_names import WeightAccount
@@ -29,20 +31,26 @@ class Sources:
     """Both sources' tensors under the names of published checkpoints.
 
     Args:
-        vlm, vision: the base VLM's weights and DINOv2.
-        image_size, patch_size: of the images that DINOv2 will see, in pixels.
+        vlm: the base VLM's weights.
+        vision, sizes: DINOv2 and its configuration, None for a model without it.
     """
 
-    def __init__(self, vlm: SafetensorsFolder, vision: DinoV2, image_size: int, patch_size: int):
-        self.vlm, self.vision, self.grid = vlm, vision, (image_size, patch_size)
-        own_shapes = vision.shapes(*self.grid)
-        self.shapes = vlm.shapes | {VISION_PREFIX + name: shape for name, shape in own_shapes.items()}
-        self.dtypes = vlm.dtypes | {VISION_PREFIX + name: dtype for name, dtype in vision.weights.dtypes.items()}
+    def __init__(self, vlm: SafetensorsFolder, vision: DinoV2 | None, sizes: ActionVisionConfig | None):
+        self.vlm, self.vision, self.shapes, self.dtypes = vlm, vision, dict(vlm.shapes), dict(vlm.dtypes)
+        if vision is not None:
+            self.grid = (sizes.image_size, sizes.patch_size)
+            self.shapes |= {VISION_PREFIX + name: shape for name, shape in vision.shapes(*self.grid).items()}
+            self.dtypes |= {VISION_PREFIX + name: dtype for name, dtype in vision.weights.dtypes.items()}
+
+    @property
+    def folders(self) -> list[Path]:
+        return [self.vlm.folder] + ([] if self.vision is None else [self.vision.weights.folder])
 
     def load(self, names: Collection[str]) -> dict[str, torch.Tensor]:
         """Some tensors, mapped from their files."""
         own = [name.removeprefix(VISION_PREFIX) for name in names if name.startswith(VISION_PREFIX)]
-        loaded = {VISION_PREFIX + name: tensor for name, tensor in self.vision.load(own, *self.grid).items()}
+        vision = self.vision.load(own, *self.grid) if own else {}
+        loaded = {VISION_PREFIX + name: tensor for name, tensor in vision.items()}
         return loaded | self.vlm.load(name for name in names if not name.startswith(VISION_PREFIX))
 
 

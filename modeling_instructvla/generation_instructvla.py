@@ -180,15 +180,17 @@ class ActionGenerationMixin:
             require_positive_integer("num_inference_steps", num_inference_steps)
         self.processor.resolve_unnorm_key(unnorm_key)
         inputs = self.processor.action_inputs(images, state=state, unnorm_key=unnorm_key).to(self.device)
+        pixels = inputs.get("action_pixel_values")  # None for an expert without a vision tower
+        rows = self.processor.count_rows(images) if pixels is None else len(pixels)
         return {
-            "pixel_values": inputs["action_pixel_values"],
+            "pixel_values": pixels,
             "state": inputs.get("state"),
-            "noise": self.initial_noise(len(inputs["action_pixel_values"]), generator, noise),
+            "noise": self.initial_noise(rows, generator, noise),
             "num_steps": num_inference_steps,
         }
 
     def run_action_expert(self, context: ActionContext, expert_inputs: dict, unnorm_key) -> InstructVLAActionOutput:
-        batch = len(expert_inputs["pixel_values"])
+        batch = len(expert_inputs["noise"])
         if batch != len(context):
             raise ValueError(
                 f"Got images for {batch} rows, but the context has {len(context)}; give one image per row."

@@ -1,9 +1,10 @@
 """Files of a local folder, or of a Hub repository."""
 
+import errno
 from collections.abc import Sequence
 from pathlib import Path
 
-from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download
 from huggingface_hub.errors import (
     EntryNotFoundError,
     HfHubHTTPError,
@@ -13,6 +14,7 @@ from huggingface_hub.errors import (
     OfflineModeIsEnabled,
 )
 
+LOCAL_ERRNOS = (errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 HUB_ERRORS = (HTTPError, HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError)
 
 
@@ -80,5 +82,37 @@ def require_no_file(source: str | Path) -> None:
 
 
 def unreachable(source: str | Path, error: Exception) -> ValueError:
-    reason = " ".join(str(error).split())
-    return ValueError(f"{str(source)!r} is no folder here, and no Hub repository that can be read: {reason[:300]}")
+    """The error of a command that can't read its source."""
+    problem = hub_problem(error, instead=", or give a local folder")
+    return ValueError(f"{str(source)!r} is no folder here, and no Hub repository that can be read: {problem}")
+
+
+def hub_problem(error: Exception, instead: str = "") -> str:
+    """Why something could not be had from the Hub, and the remedy; `instead` is another one."""
+    causes = chain_of(error)
+    reason, root = (" ".join(str(cause).split())[:300] for cause in (error, causes[-1]))
+    if any(isinstance(cause, HFValidationError) or is_refusal(cause) for cause in causes):
+        reason = reason.partition(" Please ")[0].rstrip(".")  # there follow remedies for users of the library
+        return f"{reason}. Check its name and revision, log in (`hf auth login`) if it is private{instead}."
+    if getattr(causes[-1], "errno", None) in LOCAL_ERRNOS:
+        return f"{root}. Make room, or see to the permissions{instead}."
+    if constants.HF_HUB_OFFLINE:
+        return f"the Hub is not asked, as HF_HUB_OFFLINE is set. Unset it{instead}."
+    return (
+        f"the Hub at {constants.ENDPOINT} can't be reached ({root}). Check the connection or HF_ENDPOINT{instead}; "
+        "what was downloaded is kept, run the command again to resume."
+    )
+
+
+def chain_of(error: BaseException) -> list[BaseException]:
+    """The error and what led to it."""
+    chain = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
+        chain.append(cause)
+    return chain
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether the Hub answered, and that it will not give this."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    return status is not None and 400 <= status < 500

@@ -76,7 +76,7 @@ class FreshModel:
 
 def plan_fresh_model(
     vlm: str | Path,
-    action_vision: str | Path,
+    action_vision: str | Path | None,
     overrides: Mapping[str, Any] | None = None,
     statistics: str | Path | None = None,
     seed: int = 0,
@@ -88,7 +88,8 @@ def plan_fresh_model(
 
     Args:
         vlm: folder or Hub repository of Eagle2's format, with safetensors weights.
-        action_vision: DINOv2 with registers: a folder or Hub repository in timm's form, or the name of a timm model.
+        action_vision: DINOv2 with registers: a folder or Hub repository in timm's form, or the name of a timm model;
+            None where the overrides set action_vision_config to None, for an action expert without a vision tower.
         overrides: configuration fields, nested, above those that the sources decide (`parse_overrides`).
         statistics: dataset_statistics.json of the training data; without it the model can't act until it has some.
         seed: of what is new; the global random state is left as it was.
@@ -101,7 +102,7 @@ def plan_fresh_model(
         ValueError: anything missing, unknown, of another size or unreadable; the message names it. So does a tensor
             that no source has although it should.
     """
-    eagle2, vision = read_eagle2(vlm, revision), read_dinov2(str(action_vision))
+    eagle2, vision = read_eagle2(vlm, revision), read_action_vision(action_vision, overrides or {})
     config = fresh_config(eagle2, vision, overrides or {})
     processor = matching_processor(
         config,
@@ -111,8 +112,8 @@ def plan_fresh_model(
     )
     sizes = config.action_vision_config
     vlm_weights = SafetensorsFolder(local_folder(vlm, WEIGHT_PATTERNS, revision))
-    sources = Sources(vlm_weights, vision, sizes.image_size, sizes.patch_size)
-    account = account_for(sources.shapes, sizes.feature_layer)
+    sources = Sources(vlm_weights, vision, sizes)
+    account = account_for(sources.shapes, None if sizes is None else sizes.feature_layer)
     if eagle2.tied_embeddings and HEAD not in account.used and EMBEDDING in account.used:
         account.used[HEAD] = account.used[EMBEDDING]
     model = meta_model(config, weights_dtype(account, sources.dtypes, dtype))
@@ -141,7 +142,7 @@ def write_fresh_model(plan: FreshModel, output: str | Path, max_shard_size: str 
         plan.model,
         plan.load,
         Path(output),
-        sources=[plan.sources.vlm.folder, plan.sources.vision.weights.folder],
+        sources=plan.sources.folders,
         reports={"init_report.json": report},
         max_shard_size=max_shard_size,
         allow_no_statistics=True,
@@ -149,19 +150,34 @@ def write_fresh_model(plan: FreshModel, output: str | Path, max_shard_size: str 
     return report
 
 
-def fresh_config(eagle2: Eagle2, vision: DinoV2, overrides: Mapping[str, Any]) -> InstructVLAConfig:
+def read_action_vision(source: str | Path | None, overrides: Mapping[str, Any]) -> DinoV2 | None:
+    """DINOv2, or None where the overrides leave the action expert's vision tower out.
+
+    Raises:
+        ValueError: both or neither of the two, or as `read_dinov2`.
+    """
+    left_out = "action_vision_config" in overrides and overrides["action_vision_config"] is None
+    if left_out and source is not None:
+        raise ValueError("action_vision_config=null leaves the vision tower out; give no --action-vision with it.")
+    if source is None and not left_out:
+        raise ValueError(
+            "--action-vision is missing: give DINOv2's folder or name, or --set action_vision_config=null for an "
+            "action expert without a vision tower."
+        )
+    return None if left_out else read_dinov2(str(source))
+
+
+def fresh_config(eagle2: Eagle2, vision: DinoV2 | None, overrides: Mapping[str, Any]) -> InstructVLAConfig:
     """New training's defaults, the sources' sizes, and above them the overrides; stage 1 has one expert.
 
     Raises:
         ValueError: an override that is bad, or makes another DINOv2 than the weights are of.
     """
     queries = overrides.get("num_action_queries", InstructVLAConfig.num_action_queries)
-    fields = eagle2.config_fields(queries) | {
-        "action_vision_config": vision.action_vision_config,
-        "adapter_config": {"experts": 1},
-    }
+    decided = {} if vision is None else vision.action_vision_config
+    fields = eagle2.config_fields(queries) | {"action_vision_config": decided, "adapter_config": {"experts": 1}}
     config = InstructVLAConfig.from_dict(fields, **overrides)
-    for name, value in vision.action_vision_config.items():
+    for name, value in decided.items():
         own = getattr(config.action_vision_config, name)
         require(own == value, f"action_vision_config.{name}", own, f"{value}, as the DINOv2 weights need")
     return config
@@ -173,10 +189,14 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def main(
     vlm: Annotated[str, typer.Option(help="Eagle2's folder or Hub repository, with safetensors weights.")],
-    action_vision: Annotated[
-        str, typer.Option(help="DINOv2 with registers: timm's folder or Hub repository, or a timm model's name.")
-    ],
     output: Annotated[Path, typer.Option(help="Folder of the new checkpoint.")],
+    action_vision: Annotated[
+        str | None,
+        typer.Option(
+            help="DINOv2 with registers: timm's folder or Hub repository, or a timm model's name; not with "
+            "--set action_vision_config=null."
+        ),
+    ] = None,
     setting: Annotated[
         list[str] | None,
         typer.Option("--set", help="FIELD=VALUE, e.g. horizon=8, state_dim=7 or cameras=primary,wrist."),

@@ -1,15 +1,17 @@
 """InstructVLA: one network that answers in words and drives a robot (paper section 3.1, arXiv 2507.17520)."""
 
+import math
 from dataclasses import dataclass
 
 import torch
 from timm.layers import LayerScale
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from transformers import DynamicCache, GenerationMixin, PreTrainedModel, SiglipVisionModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
-from .action_expert import ActionExpert
+from .action_expert import ActionExpert, ExpertLinear
 from .checkpoint_instructvla import CheckpointMixin
 from .configuration_instructvla import InstructVLAConfig
 from .film_vision import FiLMLinear, FiLMVisionTransformer
@@ -76,6 +78,10 @@ class InstructVLAForConditionalGeneration(ActionGenerationMixin, CheckpointMixin
         super()._init_weights(module)
         if isinstance(module, FiLMLinear):
             init.zeros_(module.weight)
+        elif isinstance(module, ExpertLinear):
+            bound = 1 / math.sqrt(module.in_features)
+            init.uniform_(module.weight, -bound, bound)
+            init.uniform_(module.bias, -bound, bound)
         elif isinstance(module, LayerScale):
             init.constant_(module.gamma, 1e-5)
         elif isinstance(module, FiLMVisionTransformer):
@@ -110,9 +116,9 @@ class InstructVLAForConditionalGeneration(ActionGenerationMixin, CheckpointMixin
             pixel_values: (images, 3, image_size, image_size), the images of all rows one after the other.
             labels: (batch, seq), −100 where the token is no target; vocabulary logits are computed for targets alone.
             actions: normalised action chunks, (batch, horizon, action_dim).
-            action_pixel_values: (batch, cameras, 3, image_size, image_size), for the action expert.
+            action_pixel_values: (batch, cameras, 3, image_size, image_size), for the action expert's vision tower.
             state: normalised, (batch, state_dim).
-            action_mask: (batch, horizon), False where the chunk is padding.
+            action_mask: (batch, horizon), False where the chunk is padding, which may be NaN.
             noise, flow_time: ε and τ of the flow loss, drawn when not given.
             logits_to_keep: how many last positions get logits; 0 means all.
             adapters: False runs the base VLM, as it was before adaptation: for text, not for actions. `generate` takes
@@ -169,18 +175,24 @@ class InstructVLAForConditionalGeneration(ActionGenerationMixin, CheckpointMixin
             raise ValueError("Give input_ids or inputs_embeds, and not both.")
         if "inputs_embeds" in given and given & {"pixel_values", "actions"}:
             raise ValueError("inputs_embeds takes no pixel_values or actions; give input_ids with them.")
-        if ("actions" in given) != ("action_pixel_values" in given):
+        config, takes_state = self.config, self.config.state_dim is not None
+        vision = config.action_vision_config
+        if vision is None and "action_pixel_values" in given:
+            raise ValueError(
+                "action_pixel_values are for the action expert's vision tower, but this model has none "
+                "(action_vision_config is null); leave them out."
+            )
+        if vision is not None and ("actions" in given) != ("action_pixel_values" in given):
             raise ValueError(
                 "actions and action_pixel_values go together: the flow loss needs both. To act, call generate_action; "
                 "to chat, give what processor.prompt_inputs or apply_chat_template returns."
             )
-        config, takes_state = self.config, self.config.state_dim is not None
         if ("state" in given) != (takes_state and "actions" in given):
             needed = f"with actions it needs one of {config.state_dim} values" if takes_state else "it takes none"
             has = "has" if "state" in given else "lacks"
             raise ValueError(f"This batch {has} a state, but of this model {needed}.")
         rows = tuple(batch["inputs_embeds" if "inputs_embeds" in given else "input_ids"].shape[:2])
-        image_size = config.action_vision_config.image_size
+        image_size = None if vision is None else vision.image_size
         shapes = {
             "labels": rows,
             "actions": (rows[0], config.horizon, config.action_dim),
@@ -204,6 +216,8 @@ class InstructVLAForConditionalGeneration(ActionGenerationMixin, CheckpointMixin
                 f"The text has {int(places.sum())} image tokens, but {images} images make "
                 f"{images * self.config.num_image_tokens} ({self.config.num_image_tokens} each)."
             )
+        if images == 0 and self.training:
+            return embeds + self.blank_image_zero(embeds.device).to(embeds.dtype)
         if images == 0:
             return embeds
         return embeds.masked_scatter(places.unsqueeze(-1), self.encode_images(pixel_values).to(embeds.dtype))
@@ -212,6 +226,15 @@ class InstructVLAForConditionalGeneration(ActionGenerationMixin, CheckpointMixin
         """SigLIP after its final norm, then the projector: (images, num_image_tokens, text_hidden_size)."""
         patches = self.vision_model(pixel_values.to(self.projector.norm.weight.dtype)).last_hidden_state
         return self.projector(patches)
+
+    def blank_image_zero(self, device: torch.device) -> torch.Tensor:
+        """A zero that depends on the vision tower, for a training batch without pictures.
+
+        Where parameters are sharded (FSDP), every rank must gather those of the tower in the same step: a rank whose
+        texts have no pictures would leave the others waiting for ever.
+        """
+        size = self.config.vision_config.image_size
+        return (0 * self.encode_images(torch.zeros(1, 3, size, size, device=device))).sum()
 
     def lm_loss(self, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """L_LM: mean cross-entropy of the next token, with logits only where there is a target; 0 without targets."""
@@ -243,6 +266,18 @@ class InstructVLAForConditionalGeneration(ActionGenerationMixin, CheckpointMixin
 
     def set_output_embeddings(self, new_embeddings: nn.Module):
         self.language_model.lm_head = new_embeddings
+
+    def enable_input_require_grads(self):
+        """Nothing, although gradient checkpointing asks for it: only re-entrant checkpoints need inputs with gradients,
+        and the frozen vision tower would get a backward pass of its own from them."""
+
+    def _set_gradient_checkpointing(self, enable: bool = True, gradient_checkpointing_func=checkpoint, **kwargs):
+        if enable and getattr(gradient_checkpointing_func, "keywords", {}).get("use_reentrant"):
+            raise ValueError(
+                "use_reentrant is True in the gradient checkpointing's settings, but it must be False: re-entrant "
+                "checkpoints give frozen embeddings' first layer no gradient."
+            )
+        super()._set_gradient_checkpointing(enable, gradient_checkpointing_func, **kwargs)
 
     def prepare_inputs_for_generation(self, input_ids, past_key_values=None, pixel_values=None, **kwargs):
         inputs = super().prepare_inputs_for_generation(input_ids, past_key_values=past_key_values, **kwargs)

@@ -10,6 +10,7 @@ from instructvla.configuration_instructvla import InstructVLAConfig
 from instructvla.matching_processor import matching_processor
 from instructvla.modeling_instructvla import InstructVLAForConditionalGeneration
 from instructvla.processing import InstructVLAProcessor
+from instructvla.processing.chat_prompts import query_token
 
 # Ranges of a small table-top arm at 5 Hz, chosen by hand: 5 cm and 0.25 rad per step either way, gripper from 0 to 1.
 NANO_STATISTICS = {
@@ -27,6 +28,7 @@ def nano_processor(config: InstructVLAConfig | None = None, **fields) -> Instruc
     """The processor that fits a nano configuration; `fields` go to `InstructVLAProcessor`, e.g. other statistics."""
     config = config or InstructVLAConfig.nano()
     tokenizer = AutoTokenizer.from_pretrained(Path(instructvla.processing.__file__).with_name("nano_tokenizer"))
+    tokenizer.add_tokens([query_token(index) for index in range(config.num_action_queries)], special_tokens=True)
     statistics = NANO_STATISTICS
     if config.state_dim is not None:
         state = {"q01": [-1.0] * config.state_dim, "q99": [1.0] * config.state_dim}

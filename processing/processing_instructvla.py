@@ -60,7 +60,7 @@ class InstructVLAProcessor(ProcessorMixin):
         num_image_tokens: tokens that one image takes in the prompt.
         num_action_queries: number of action query tokens.
         image_size: side of the square that the VLM sees, in pixels.
-        action_image_size: side of the square that the action expert sees, in pixels.
+        action_image_size: side of the square that the action expert sees, in pixels; None if it has no vision tower.
         action_crop_pct: 1.0 squashes the expert's image to its square; below 1, the short side is resized to
             floor(action_image_size / action_crop_pct) and the centre is cropped.
         cameras: camera names; the VLM sees them side by side, the action expert one by one, in this order.
@@ -89,7 +89,7 @@ class InstructVLAProcessor(ProcessorMixin):
         num_image_tokens: int = 256,
         num_action_queries: int = 64,
         image_size: int = 448,
-        action_image_size: int = 224,
+        action_image_size: int | None = 224,
         action_crop_pct: float = 1.0,
         cameras: Sequence[str] = ("primary",),
         action_dim: int = 7,
@@ -134,8 +134,9 @@ class InstructVLAProcessor(ProcessorMixin):
         return super().from_args_and_dict(args, processor_dict, **kwargs)
 
     def _check_sizes(self) -> None:
-        counts = ["num_image_tokens", "num_action_queries", "image_size", "action_image_size", "action_dim"]
-        for field in counts if self.state_dim is None else [*counts, "state_dim"]:
+        counts = ["num_image_tokens", "num_action_queries", "image_size", "action_dim"]
+        optional = [field for field in ("action_image_size", "state_dim") if getattr(self, field) is not None]
+        for field in [*counts, *optional]:
             value = getattr(self, field)
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{field} must be a positive integer, got {value!r}")
@@ -309,8 +310,9 @@ class InstructVLAProcessor(ProcessorMixin):
         """The action expert's half of the inputs.
 
         Returns:
-            action_pixel_values `(batch, num_cameras, 3, action_image_size, action_image_size)` float32 and, if the
-            model takes a state, state `(batch, state_dim)` float32, normalised to [−1, 1].
+            action_pixel_values `(batch, num_cameras, 3, action_image_size, action_image_size)` float32 unless
+            action_image_size is None and, if the model takes a state, state `(batch, state_dim)` float32, normalised
+            to [−1, 1].
 
         Raises:
             ValueError: as `__call__`.
@@ -321,14 +323,19 @@ class InstructVLAProcessor(ProcessorMixin):
             raise ValueError(f"this model needs a state of {self.state_dim} values, got none")
         if unnorm_key is not None:
             self.resolve_unnorm_key(unnorm_key)
-        views = [
-            expert_view(row[camera], self.action_image_size, self.action_crop_pct)
-            for row in rows
-            for camera in self.cameras
-        ]
-        pixels = normalized_pixels(views, IMAGENET_MEAN, IMAGENET_STD)
-        data["action_pixel_values"] = pixels.unflatten(0, (len(rows), len(self.cameras)))
+        if self.action_image_size is not None:
+            views = [
+                expert_view(row[camera], self.action_image_size, self.action_crop_pct)
+                for row in rows
+                for camera in self.cameras
+            ]
+            pixels = normalized_pixels(views, IMAGENET_MEAN, IMAGENET_STD)
+            data["action_pixel_values"] = pixels.unflatten(0, (len(rows), len(self.cameras)))
         return BatchFeature(data)
+
+    def count_rows(self, images: Any) -> int:
+        """How many rows `action_inputs` makes of the images; errors are those of `__call__`."""
+        return len(camera_rows(images, self.cameras))
 
     def resolve_unnorm_key(self, unnorm_key: str | None = None) -> str:
         """The key of the statistics to use; None stands for the only dataset of the checkpoint.

@@ -6,6 +6,7 @@ import pytest
 from transformers import AutoConfig, Qwen2Config, SiglipVisionConfig
 
 from instructvla import InstructVLAConfig
+from instructvla.configuration_instructvla import nano_text_config
 from instructvla.configuration_sections import ActionExpertConfig, AdapterConfig, FlowConfig
 
 
@@ -76,7 +77,8 @@ BAD_VALUES = [
     ({"text_config": {"tie_word_embeddings": True}}, "text_config.tie_word_embeddings is True"),
     ({"text_config": {"num_attention_heads": 5}}, "text_config.num_attention_heads is 5"),
     ({"vision_config": {"hidden_size": -1}}, "vision_config.hidden_size is -1"),
-    ({"num_action_queries": 5000}, "num_action_queries is 5000"),
+    ({"num_action_queries": "16"}, "num_action_queries is '16'"),
+    ({"num_action_queries": 5000, "text_config": nano_text_config()}, "num_action_queries is 5000"),
     ({"flow_config": {"scheduler_kwargs": {"foo": 1}}}, "flow_config.scheduler_kwargs is {'foo': 1}"),
     ({"query_token_id": "5"}, "query_token_id is '5'"),
     ({"image_token_id": None}, "image_token_id is None"),

@@ -113,7 +113,7 @@ def test_texts_in_place_of_missing_motions_and_annotations_are_found():
 @pytest.mark.parametrize("file_type", ["JPEG", "PNG"])
 def test_frames_that_show_nothing_are_found(brightness, kind, file_type):
     frames = [picture(brightness, kind=file_type)] * 13 + [picture()] * (STEPS - 13)
-    message = f"primary: 2 of 3 frames seen are {kind}: [0, 12]"
+    message = f"primary: 2 of 3 frames seen are {kind}: 0, 12"
     assert findings(good_episode(images={"primary": frames})) == [("blank frames", message)]
 
 
@@ -129,13 +129,16 @@ def test_frames_that_change_size_are_found():
     assert found == [("images", "primary: frames are 32×32, but from step 7 on 16×16")]
 
 
-def test_pictures_that_are_broken_are_found():
-    noise, cut = [picture()] * 5 + [b"no picture"] * (STEPS - 5), [jpeg(0, 64)[:-1500]] * STEPS
-    assert ("images", "primary: frame 5 is no picture that can be opened") in findings(
-        good_episode(images={"primary": noise})
-    )
-    found = findings(good_episode(images={"primary": cut}))
-    assert len(found) == 3 and all(message.startswith("primary: frame") for _, message in found)
+def test_the_broken_pictures_of_a_camera_are_one_finding():
+    noise = [picture()] * 5 + [b"no picture"] * (STEPS - 5)
+    told = "primary: frame 5 can't be decoded: its 10 bytes are of no known format; others that can't be: 6, 7, 8 and "
+    assert findings(good_episode(images={"primary": noise})) == [("images", f"{told}15 more")]
+    cut = [jpeg(0, 64)[:-1500]] * STEPS
+    ((check, message),) = findings(good_episode(images={"primary": cut}))
+    assert check == "images" and message.startswith("primary: frame 0 can't be decoded: image file is truncated")
+    one = [picture()] * (STEPS - 1) + [b"no picture"]  # the last frame is among those decoded
+    last = f"primary: frame {STEPS - 1} can't be decoded: its 10 bytes are of no known format"
+    assert findings(good_episode(images={"primary": one})) == [("images", last)]
 
 
 def test_a_robot_that_never_moves_is_found():

@@ -4,7 +4,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from instructvla.training.data.episode_parquet import episode_schema
-from instructvla.training.data.episode_shards import check_pictures, episode_bytes, final_files, totals, write_shards
+from instructvla.training.data.episode_shards import (
+    ShardSettings,
+    check_pictures,
+    episode_bytes,
+    final_files,
+    totals,
+    write_shards,
+)
 from instructvla.training.data.episodes import BadEpisodeError
 from instructvla.training.data.preparation_journal import Journal
 from tests.memory_episodes import bridge_episodes, bridge_recording
@@ -15,7 +22,8 @@ SCHEMA = episode_schema(READER.description)
 
 def shards_of(tmp_path, items, shard_size=1, skip_bad=False):
     journal, advanced = Journal(tmp_path, "train", {}), []
-    write_shards(iter(list(enumerate(items))), journal, len(items), SCHEMA, shard_size, skip_bad, advanced.append)
+    settings = ShardSettings(SCHEMA, shard_size, skip_bad)
+    write_shards(iter(list(enumerate(items))), journal, len(items), settings, advanced.append)
     return journal, sum(advanced)
 
 
@@ -64,5 +72,5 @@ def test_what_is_no_picture_is_bad(tmp_path):
     with pytest.raises(BadEpisodeError, match="camera primary of step 0 is neither JPEG nor PNG"):
         check_pictures(episode)
     truncated = READER.mapping.episode(bridge_recording(0, observation__image_0=[b"\xff\xd8\xff\xe0"] * 6), 0)
-    with pytest.raises(BadEpisodeError, match="first picture of primary is damaged.*episode 0; --skip-bad"):
+    with pytest.raises(BadEpisodeError, match="first picture of primary can't be decoded: its 4 bytes are .*; --skip-bad"):
         shards_of(tmp_path, [truncated])

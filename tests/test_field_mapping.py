@@ -100,6 +100,13 @@ def test_scale_converts_units():
     np.testing.assert_array_equal(mapping.episode(raw, 0).states, expected.astype(np.float32))
 
 
+def test_a_gripper_is_scaled_to_the_values_of_its_convention():
+    parts = [{"field": "action", "dims": [6], "scale": 0.01, "gripper": "closed_is_one"}]
+    mapping = read_mapping(changed(action={"parts": parts, "names": ["gripper"], "units": ["open fraction"]}))
+    raw = bridge_recording(0, action=np.full((6, 7), 80, np.float32))
+    np.testing.assert_allclose(mapping.episode(raw, 0).actions, 0.2, rtol=1e-6)
+
+
 def test_an_instruction_of_the_whole_episode_is_repeated():
     mapping = read_mapping(changed(instruction="episode_metadata/file_path"))
     assert mapping.episode(bridge_recording(2), 0).instructions == ["/robot/2/out.npy"] * 4
@@ -112,6 +119,14 @@ def test_the_control_rate_of_the_format_is_taken_and_a_contradiction_refused():
         read_mapping("bridge").episode(raw, 0)
     with pytest.raises(MappingError, match="does not tell its control rate; set control_rate_hz"):
         read_mapping(changed(control_rate_hz=None)).episode(bridge_recording(0), 0)
+
+
+def test_the_description_tells_what_is_dropped_and_padded():
+    description = read_mapping("bridge").description
+    assert (description.first_step, description.dropped_steps, description.state_padding) == (1, 2, (6,))
+    parts = [{"zeros": 2}, {"field": "observation/state"}, {"zeros": 1}]
+    state = {"parts": parts, "names": [*"abcde"], "units": ["m"] * 5}
+    assert read_mapping(changed(state=state)).description.state_padding == (0, 1, 4)
 
 
 def test_another_dataset_name_changes_the_fingerprint():
@@ -173,7 +188,11 @@ def test_no_yaml_and_no_file_are_refused(tmp_path):
     [
         ({"observation__image_0": None}, "memory: record 0 has no field observation/image_0; its fields are action, "),
         ({"observation__state": None}, "no field observation/state; its fields are action"),
+        ({"observation__image_0": None}, "`cameras.primary: observation/image_0`: correct it there, or give the data"),
+        ({"observation__state": None}, r"asks for it, `state.parts\[0\].field: observation/state`: correct it there"),
+        ({"language_instruction": None}, "fields of the whole .*epi.*asks for it, `instruction: language_instruction`"),
         ({"observation__image_0": np.zeros((6, 8, 8, 3), np.uint8)}, "no encoded pictures; fields of bytes are absent"),
+        ({"observation__image_0": np.zeros((6, 8, 8, 3), np.uint8)}, "`cameras.primary: observation/image_0` of the"),
         ({"action": ["a"] * 6}, "action is no array"),
     ],
 )
@@ -183,7 +202,9 @@ def test_data_that_the_mapping_does_not_fit_are_refused_with_what_they_have(chan
 
 
 def test_a_required_field_of_the_whole_episode_is_named():
-    with pytest.raises(MappingError, match="no field name; its fields of the whole episode are episode_metadata/ep"):
+    with pytest.raises(
+        MappingError, match="no field name; its fields of the whole episode are episode_metadata/ep.*`file_path: name`"
+    ):
         read_mapping(changed(file_path="name", optional=[])).episode(bridge_recording(0), 0)
 
 

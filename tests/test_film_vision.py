@@ -71,8 +71,9 @@ def test_gradient_checkpointing_changes_no_gradient():
     def gradients(checkpointing: bool) -> list[torch.Tensor]:
         tower, tensors = golden_tower(2)
         tower.train()
-        tower.gradient_checkpointing = checkpointing
-        tower._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+        for block in tower.blocks:
+            block.gradient_checkpointing = checkpointing
+            block._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
         condition = tensors["in.conditioning"].clone().requires_grad_()
         tower(tensors["in.pixel_values"], condition).square().sum().backward()
         return [condition.grad, *(parameter.grad for parameter in tower.parameters())]

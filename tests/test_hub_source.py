@@ -1,10 +1,11 @@
 """Files of a folder or of a Hub repository; what is neither is one clear message."""
 
+import errno
 import time
 
 import pytest
 
-from instructvla.hub_source import local_file, local_folder, source_files
+from instructvla.hub_source import hub_problem, local_file, local_folder, source_files
 from tests.hub_server import HubServer, run_with_endpoint
 
 READERS = [source_files, lambda source: local_folder(source, ["*"]), lambda source: local_file(source, "config.json")]
@@ -41,7 +42,8 @@ def test_repository_is_listed_and_only_what_matches_is_downloaded(tmp_path):
                     try:
                         call(source, revision)
                     except ValueError as error:
-                        assert "no Hub repository that can be read" in str(error), error
+                        assert "no Hub repository that can be read: 404 Client Error" in str(error), error
+                        assert "Check its name and revision, log in" in str(error), error
                     else:
                         raise AssertionError((source, revision))
             """,
@@ -67,9 +69,31 @@ def test_file_is_refused_with_what_to_give(read, tmp_path):
 def test_without_a_network_it_is_one_message_at_once(read, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     start = time.monotonic()
-    with pytest.raises(ValueError, match="'org/absent' is no folder here, and no Hub repository"):
+    with pytest.raises(ValueError, match="'org/absent' is no folder here, and no Hub repository") as refusal:
         read("org/absent")
+    assert str(refusal.value).endswith(
+        "the Hub at http://127.0.0.1:9 can't be reached ([Errno 111] Connection refused). Check the connection or "
+        "HF_ENDPOINT, or give a local folder; what was downloaded is kept, run the command again to resume."
+    )
     assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_an_offline_client_is_told_from_a_missing_repository(read, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ValueError, match="the Hub is not asked, as HF_HUB_OFFLINE is set. Unset it, or give a local"):
+        read("org/absent")
+
+
+def test_a_full_disk_is_not_taken_for_a_missing_connection():
+    error = HfHubHTTPErrorWithCause(OSError(errno.ENOSPC, "No space left on device"))
+    assert hub_problem(error) == "[Errno 28] No space left on device. Make room, or see to the permissions."
+
+
+class HfHubHTTPErrorWithCause(OSError):
+    def __init__(self, cause):
+        super().__init__("the download failed")
+        self.__cause__ = cause
 
 
 def test_a_file_of_a_folder_is_given_or_missing(tmp_path):

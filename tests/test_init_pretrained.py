@@ -314,6 +314,41 @@ def test_other_action_dimensions_need_their_names(sources, tmp_path):
     assert (processor.action_names, processor.gripper_dims) == (["x", "grip"], [1])
 
 
+def test_an_expert_without_a_vision_tower_needs_no_dinov2(sources, tmp_path):
+    settings = [setting for setting in SETTINGS if "action_vision_config" not in setting]
+    arguments = ["--vlm", sources.vlm, "--output", tmp_path / "out", *settings, "--set", "action_vision_config=null"]
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, result.stderr
+    model = InstructVLAForConditionalGeneration.from_pretrained(tmp_path / "out")
+    assert model.action_expert.vision is None
+    towerless = {name for name in sources.tensors if not name.startswith("action_expert.vis")}
+    assert model.state_dict().keys() == towerless
+
+
+@pytest.mark.parametrize(("vision", "message"), [(True, "leaves the vision tower out"), (False, "is missing: give")])
+def test_dinov2_is_given_exactly_where_there_is_a_tower(sources, vision, message):
+    overrides = {"action_vision_config": None} if vision else {}
+    with pytest.raises(ValueError, match=message):
+        plan_fresh_model(sources.vlm, sources.dino if vision else None, overrides)
+
+
+def test_a_tower_without_film_is_dinov2_alone(sources, tmp_path):
+    result = call(sources, tmp_path / "out", "--set=action_vision_config.film=false")
+    assert result.exit_code == 0, result.stderr
+    tensors = load_file(tmp_path / "out" / "model.safetensors")
+    assert tensors.keys() == {name for name in sources.tensors if "film" not in name}
+
+
+@pytest.mark.parametrize("queries", [16, 128])
+def test_any_number_of_queries_makes_rows_of_their_own(sources, tmp_path, queries):
+    plan = plan_fresh_model(sources.vlm, sources.dino, SMALL | {"num_action_queries": queries})
+    write_fresh_model(plan, tmp_path)
+    model = InstructVLAForConditionalGeneration.from_pretrained(tmp_path)
+    assert len(model.language_model.lm_head.weight) == len(model.processor.tokenizer) == VOCABULARY + queries
+    rows = model.language_model.embed_tokens.weight
+    assert torch.equal(rows[:VOCABULARY], sources.tensors[EMBEDDING][:VOCABULARY])
+
+
 def test_output_that_holds_a_source_is_refused(sources):
     for folder in (sources.vlm, sources.dino):
         with pytest.raises(ValueError, match="holds the files that the checkpoint is made from"):

@@ -59,7 +59,7 @@ def test_columns_keep_their_names_shapes_and_types(tmp_path, version):
     assert raw.steps["grid"][4].tolist() == [[4, 4, 4], [0, 1, 2]]
     assert raw.steps["next.done"].tolist() == [False] * 8 + [True]
     assert raw.control_rate_hz == 10.0
-    assert raw.source.endswith(".parquet, episode 1")
+    assert raw.source.startswith(f"{tmp_path}/data/") and raw.source.endswith(".parquet, episode_index 1")
 
 
 @pytest.mark.parametrize("version", ["v2.1", "v3.0"])
@@ -137,9 +137,9 @@ def shorten_video(folder, version):
 
 
 PROBLEMS = {
-    r"has no data/chunk-000/.*\.parquet; copy it again": remove(DATA),
+    r"data/chunk-000/.*\.parquet is missing; copy it again": remove(DATA),
     r"\.parquet is truncated or no Parquet file .*copy it again": truncate(DATA),
-    r"has no videos/.*\.mp4; copy it again, or leave the episode out": remove(VIDEO),
+    r"videos/.*\.mp4 is missing; copy it again": remove(VIDEO),
     r"\.mp4 is truncated or no video .*copy it again": truncate(VIDEO),
     r"\.mp4: row 8 needs a frame within 0\.0500 s of (0\.8|1\.3)000 s, but the nearest is at (0\.7|1\.2)000 s": (
         shorten_video
@@ -166,7 +166,7 @@ def test_a_bad_episode_is_named_with_its_file_and_the_remedy(tmp_path, message, 
     folder = LerobotDataset(version).write(tmp_path)
     PROBLEMS[message](folder, version)
     reader = LerobotReader(folder)
-    with pytest.raises(BadEpisodeError, match=rf"^episode 1: .*{message}"):
+    with pytest.raises(BadEpisodeError, match=rf"^{folder}, episode_index 1: .*{message}"):
         reader[1]
     assert len(reader[2].steps["task"]) == 7  # the others can be read
 
@@ -175,7 +175,7 @@ def test_a_row_without_its_picture_is_named(tmp_path):
     LerobotDataset("v2.1", pictures="image").write(tmp_path)
     pictures = [{"bytes": b"", "path": "a"}] * 3 + [{"bytes": None, "path": "b"}] * 6
     rewrite_rows(tmp_path / DATA["v2.1"], changed(FRONT, pictures))
-    with pytest.raises(BadEpisodeError, match=f"episode 1: row 3 of {FRONT} has no picture in the file"):
+    with pytest.raises(BadEpisodeError, match=f"episode_index 1: {DATA['v2.1']}: row 3 of {FRONT} has no picture in"):
         LerobotReader(tmp_path)[1]
 
 
@@ -214,7 +214,7 @@ def test_of_a_hub_dataset_only_the_files_that_are_read_are_downloaded(tmp_path):
             try:
                 LerobotReader("org/robot", revision=first)[1]
             except BadEpisodeError as error:
-                assert "episode 1: org/robot has no {VIDEO["v2.1"]}" in str(error), error
+                assert "org/robot, episode_index 1: {VIDEO["v2.1"]} is missing" in str(error), error
             else:
                 raise AssertionError("a missing video went unnoticed")
             time.sleep = lambda seconds: None  # the client's, between its attempts
@@ -257,5 +257,5 @@ def test_a_real_dataset_reads_where_its_files_are():
     repeated = [frame == before for before, frame in pairwise(frames)]
     assert [picture == before for before, picture in pairwise(pictures)] == repeated
     assert 0 < sum(repeated) < 342
-    with pytest.raises(BadEpisodeError, match=r"episode 0: .* has no data/chunk-000/episode_000000\.parquet"):
+    with pytest.raises(BadEpisodeError, match=r"_index 0: data/chunk-000/episode_000000\.parquet is missing; copy it again$"):
         reader[0]

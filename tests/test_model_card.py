@@ -3,7 +3,7 @@
 from huggingface_hub import ModelCard
 
 from instructvla import InstructVLAConfig, InstructVLAForConditionalGeneration
-from instructvla.model_card import render_model_card, write_model_card
+from instructvla.model_card import markdown_table, render_model_card, render_tables, write_model_card
 from instructvla.nano import nano_processor, untrained_nano
 
 
@@ -51,3 +51,16 @@ def test_card_is_written_as_readme_and_starts_with_its_metadata(tmp_path):
     assert text.startswith("---\n")
     assert "library_name: transformers" in text
     assert "from_pretrained(" in text
+
+
+def test_card_shows_the_tables_of_a_training_run_or_says_that_there_are_none():
+    table = {"title": "Losses", "note": "Per batch.", "header": ["step", "loss"], "rows": [[1000, 0.123456]]}
+    card = render_model_card(untrained_nano(), "org/my-robot", training={"tables": [table]})
+    assert "### Losses\n\nPer batch.\n\n| step | loss |\n| --- | --- |\n| 1,000 | 0.1235 |\n" in card
+    assert "No training run is recorded" not in card
+    assert "No training run is recorded" in render_model_card(untrained_nano(), "org/my-robot")
+
+
+def test_a_text_cannot_break_out_of_its_cell():
+    assert markdown_table(["name"], [["a | b\n# c"], [None]]).splitlines()[2:] == [r"| a \| b # c |", "| – |"]
+    assert render_tables([]) == ""

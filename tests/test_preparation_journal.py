@@ -32,9 +32,15 @@ def test_a_line_that_was_interrupted_does_not_count(tmp_path, kept):
 
 
 def test_other_settings_are_refused_by_name(tmp_path):
-    Journal(tmp_path, "train", {"shard_size": 5, "motion": True})
+    Journal(tmp_path, "train", {"shard_size": 5, "motion": True}).add(SHARD)
     with pytest.raises(ValueError, match=r"was begun with other settings: shard_size was 5, is 6\. Give the same"):
         Journal(tmp_path, "train", {"shard_size": 6, "motion": True})
+
+
+def test_settings_may_change_until_a_shard_is_finished(tmp_path):
+    Journal(tmp_path, "train", {"shard_size": 5})
+    Journal(tmp_path, "train", {"shard_size": 6}).add(SHARD)
+    assert Journal(tmp_path, "train", {"shard_size": 6}).shards == [SHARD]
 
 
 def test_settings_are_compared_as_json():

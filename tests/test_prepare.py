@@ -16,7 +16,15 @@ from typer.testing import CliRunner
 
 from instructvla.training.data.episodes import BadEpisodeError
 from instructvla.training.data.parquet_reader import ParquetEpisodes
-from instructvla.training.data.prepare import app, motion_transform, parse_size, prepare, source_name
+from instructvla.training.data.prepare import (
+    app,
+    motion_transform,
+    parse_size,
+    prepare,
+    source_name,
+    summary,
+    without_folder,
+)
 from instructvla.training.data.readers import open_episodes
 from tests.memory_episodes import SHARED, bridge_episodes
 
@@ -135,7 +143,7 @@ def test_other_settings_are_refused_before_and_after_it_has_finished(tmp_path):
 
 def test_the_first_bad_episode_stops_it_and_skip_bad_goes_on_from_there(tmp_path):
     reader = bridge_episodes(COUNT, bad=(5,))
-    with pytest.raises(BadEpisodeError, match=r"record 5 is truncated; copy the file again \(episode 5; --skip-bad"):
+    with pytest.raises(BadEpisodeError, match="^memory: record 5 is truncated; copy the file again; --skip-bad goes"):
         prepare(reader, tmp_path / "stopped", shard_size=SHARD_SIZE)
     assert list((tmp_path / "stopped").glob(".prepare/train-*.parquet")) and not (tmp_path / "stopped/data").exists()
     entry = prepare(reader, tmp_path / "stopped", shard_size=SHARD_SIZE, skip_bad=True)
@@ -148,6 +156,38 @@ def test_the_first_bad_episode_stops_it_and_skip_bad_goes_on_from_there(tmp_path
 def test_a_source_without_a_good_episode_is_refused(tmp_path):
     with pytest.raises(ValueError, match="no episode that can be read. memory: record 0 is truncated"):
         prepare(bridge_episodes(2, bad=(0, 1)), tmp_path / "bridge", skip_bad=True)
+    assert not (tmp_path / "bridge").exists()
+
+
+def test_what_fails_before_the_first_file_leaves_nothing_so_that_other_settings_may_follow(tmp_path):
+    with pytest.raises(BadEpisodeError, match="record 1 is truncated"):
+        prepare(bridge_episodes(3, bad=(1,)), tmp_path / "bridge")
+    assert not (tmp_path / "bridge").exists()
+    reader = bridge_episodes(3)
+    reader.mapping = reader.mapping.with_dataset("corrected")
+    assert prepare(reader, tmp_path / "bridge")["episodes"] == 3
+
+
+def test_it_stops_after_as_many_good_episodes_as_asked_for(tmp_path):
+    reader = bridge_episodes(COUNT, bad=(0, 2))
+    entry = prepare(reader, tmp_path / "few", max_episodes=3, skip_bad=True, shard_size=SHARD_SIZE)
+    assert (entry["episodes"], entry["settings"]["max_episodes"]) == (3, 3)
+    assert [episode["episode"] for episode in entry["skipped"]] == [0, 2]
+    paths = [ParquetEpisodes(tmp_path / "few")[number].file_path for number in range(3)]
+    assert paths == [f"/robot/{number}/out.npy" for number in (1, 3, 4)]
+    with pytest.raises(ValueError, match="max_episodes was 3, is 4"):
+        prepare(reader, tmp_path / "few", max_episodes=4, skip_bad=True, shard_size=SHARD_SIZE)
+
+
+def test_more_episodes_than_there_are_are_all(tmp_path):
+    assert prepare(bridge_episodes(2), tmp_path / "all", max_episodes=5)["episodes"] == 2
+
+
+def test_many_episodes_that_were_skipped_for_one_reason_are_one_line(tmp_path):
+    entry = prepare(bridge_episodes(12, bad=range(2, 11)), tmp_path / "bridge", skip_bad=True)
+    lines = [line for line in summary(entry, tmp_path).splitlines() if "skipped" in line]
+    assert lines == ["  skipped 2, 3, 4 and 6 more: such as memory: record 2 is truncated; copy the file again"]
+    assert len(entry["skipped"]) == 9
 
 
 def test_transforms_are_applied_in_order_and_may_find_an_episode_bad(tmp_path):
@@ -222,6 +262,16 @@ def test_a_source_is_named_without_the_folders_of_the_machine(tmp_path):
     assert source_name("org/bridge") == "org/bridge"
 
 
+def test_messages_are_told_without_the_folders_of_the_machine(tmp_path, monkeypatch):
+    (tmp_path / "bridge" / "1.0.0").mkdir(parents=True)
+    message = f"{tmp_path}/bridge/1.0.0/a.tfrecord, record 3"
+    for source in (tmp_path / "bridge", f"{tmp_path}/bridge/"):
+        assert without_folder(message, source) == "bridge/1.0.0/a.tfrecord, record 3"
+    assert without_folder(message, tmp_path / "bridge" / "1.0.0") == "bridge/1.0.0/a.tfrecord, record 3"
+    monkeypatch.chdir(tmp_path / "bridge")
+    assert without_folder("1.0.0/a.tfrecord.", ".") == "1.0.0/a.tfrecord."
+
+
 def run(*arguments):
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
@@ -254,9 +304,24 @@ def test_the_command_joins_vla_it_and_computes_the_motions_that_are_missing(tmp_
     assert (plain.language_motions, plain.annotation) == (None, None)
     assert annotated.language_motions == ["move up", None, "stop", "open gripper"]
     assert annotated.annotation.caption == "A cup"
+    assert "another number of motions" not in result.stdout
     assert run(*given, "--motion", "--output", tmp_path / "moving").exit_code == 0
     plain, annotated = open_episodes(tmp_path / "moving")
     assert all(plain.language_motions) and annotated.language_motions[2] == "stop" and annotated.language_motions[1]
+
+
+def test_the_command_tells_which_motions_do_not_fit_the_recording(tmp_path):
+    prepare(bridge_episodes(2), tmp_path / "plain")
+    records = {
+        f"/robot/{number}/out.npy": {"3": {"features": {"move_primitive": ["stop"] * count}}}
+        for number, count in enumerate((5, 1))
+    }
+    (tmp_path / "vla_it.json").write_text(json.dumps(records))
+    result = run(tmp_path / "plain", "--vla-it", tmp_path / "vla_it.json", "--output", tmp_path / "joined")
+    assert result.exit_code == 0 and result.stdout.rstrip().endswith(
+        "1 with another number of motions than steps (such as /robot/0/out.npy, episode 3: 5 motions, 6 recorded "
+        "steps), 1 with the first step's motion alone"
+    )
 
 
 @pytest.mark.skipif(not BRIDGE.is_dir(), reason=f"real Bridge episodes are not at {BRIDGE}")

@@ -3,9 +3,12 @@
 import numpy as np
 import pytest
 
+from instructvla.training.data.field_mapping import read_mapping
 from instructvla.training.data.prepare import prepare
 from instructvla.training.data.readers import detect_format, open_episodes
+from tests.lerobot_writer import FRONT, WRIST, LerobotDataset
 from tests.memory_episodes import SHARED, bridge_episodes
+from tests.rlds_writer import bridge_record, write_rlds
 
 BRIDGE = SHARED / "bridge_rlds_debug" / "bridge_dataset"
 G1 = SHARED / "lerobot_v21_g1"
@@ -22,6 +25,7 @@ def folder_with(path, name):
     [
         ("features.json", "RLDS"),
         ("1.0.0/features.json", "RLDS"),
+        ("bridge/1.0.0/features.json", "RLDS"),
         ("meta/info.json", "LeRobot"),
         ("manifest.json", "prepared"),
     ],
@@ -35,10 +39,63 @@ def test_a_folder_of_no_format_is_refused_with_those_that_exist(tmp_path):
         open_episodes(tmp_path)
 
 
-def test_a_folder_above_the_dataset_is_refused_with_the_one_to_give(tmp_path):
-    folder_with(tmp_path / "datasets", "bridge/1.0.0/features.json")
-    with pytest.raises(ValueError, match="Give one of .*datasets/bridge/1.0.0"):
-        open_episodes(tmp_path / "datasets", "bridge")
+@pytest.fixture
+def rlds(tmp_path):
+    return write_rlds(tmp_path / "all" / "bridge_dataset" / "1.0.0", [bridge_record(number) for number in range(2)])
+
+
+def test_every_folder_above_a_single_dataset_will_do_and_is_the_same_source(rlds):
+    readers = [open_episodes(folder, "bridge") for folder in (rlds, rlds.parent, rlds.parent.parent)]
+    assert [len(reader) for reader in readers] == [2, 2, 2]
+    assert len({reader.fingerprint for reader in readers}) == 1
+    write_rlds(rlds.parent / "2.0.0", [bridge_record(0)])
+    with pytest.raises(ValueError, match=r"several datasets or versions, give one: .*1\.0\.0, .*2\.0\.0"):
+        open_episodes(rlds.parent.parent, "bridge")
+
+
+def with_cameras(name, cameras):
+    return dict(read_mapping(name).given) | {"cameras": cameras}
+
+
+def test_a_camera_that_rlds_lacks_is_refused_at_opening_with_key_fields_and_remedy(rlds):
+    with pytest.raises(ValueError) as refusal:
+        open_episodes(rlds, with_cameras("bridge", {"wrist": "observation/wrist"}))
+    assert str(refusal.value) == (
+        f"{rlds} has no field observation/wrist; its fields are action, is_first, is_last, language_instruction, "
+        "observation/image_0, observation/state. The mapping asks for it, `cameras.wrist: observation/wrist`: correct "
+        "it there, or give the data that the mapping is for."
+    )
+
+
+LEROBOT = {
+    "dataset": "made",
+    "cameras": {"primary": FRONT},
+    "action": {"parts": [{"field": "action"}], "names": ["a", "b"], "units": ["rad", "rad"]},
+    "instruction": "task",
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"cameras": {"primary": FRONT, "top": "observation.images.top"}},
+            "`cameras.top: observation.images.top`: cor",
+        ),
+        ({"episode_id": "uuid"}, "no field uuid; its fields of the whole episode are episode_index, length, tasks"),
+        ({"cameras": {"primary": "action"}}, f"no camera action; it has {FRONT}, {WRIST}"),
+    ],
+)
+def test_a_field_that_lerobot_lacks_is_refused_at_opening(tmp_path, changes, message):
+    folder = LerobotDataset("v2.1", lengths=(1,), tasks=("a",)).write(tmp_path)
+    with pytest.raises(ValueError, match=f"^{folder} has .*{message}"):
+        open_episodes(folder, LEROBOT | changes)
+
+
+def test_of_lerobot_the_cameras_of_the_mapping_are_read_alone(tmp_path):
+    reader = open_episodes(LerobotDataset("v2.1", lengths=(2,), tasks=("a",)).write(tmp_path), LEROBOT)
+    assert reader.raw.cameras == (FRONT,) and list(reader[0].images) == ["primary"]
+    assert reader[0].instructions == ["a", "a"]
 
 
 def test_a_file_is_refused_with_what_to_give(tmp_path):

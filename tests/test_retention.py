@@ -1,198 +1,247 @@
-"""Retention: with adapters off the model is the base VLM, bit for bit as plain transformers computes it."""
+"""The retention probe: losses and answers with and without adapters; and the gate: what stops a run."""
 
-from functools import cache, partial
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import InternVLConfig, InternVLForConditionalGeneration
 
-from instructvla.nano import nano_processor, untrained_nano
-from instructvla.peft_adapters import plain_language_model
+from instructvla.nano import untrained_nano
+from instructvla.training.collator import ActionCollator
+from instructvla.training.data.chat_json import BadRecordError, ChatRecords
+from instructvla.training.retention import RetentionGate, RetentionProbe, RetentionSums
+from tests.lively_experts import lively
+from tests.reaching_episodes import write_chat
 
-TEXTS = ["pick it up", "What is in the drawer, and which of the tools would you take?"]
-
-
-def disturbed(model, seed: int = 3):
-    """Every weight moved, so that no bias, norm, expert or gate is trivial."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
-    return model
+VQA = Path(__file__).parents[2] / "shared" / "data" / "vqa" / "bunny_style_smoke.json"
+SIZES = {"count": 5, "vqa_count": 3, "max_new_tokens": 4}
 
 
-def plain_vlm(model) -> InternVLForConditionalGeneration:
-    """transformers' own SigLIP → pixel shuffle → projector → Qwen2, with a copy of our base weights."""
-    config = model.config
-    plain_config = InternVLConfig(
-        vision_config=config.vision_config,
-        text_config=config.text_config,
-        image_token_id=config.image_token_id,
-        downsample_ratio=config.projector.downsample_ratio,
-        vision_feature_select_strategy="full",  # SigLIP has no class token to drop
-        tie_word_embeddings=False,
-        attn_implementation=config._attn_implementation,
-    )
-    plain = InternVLForConditionalGeneration._from_config(plain_config, dtype=model.dtype).eval()
-    plain.model.vision_tower.load_state_dict(model.vision_model.state_dict())
-    projector = {name.replace("norm.", "layer_norm."): value for name, value in model.projector.state_dict().items()}
-    plain.model.multi_modal_projector.load_state_dict(projector)
-    language = plain_language_model(model)
-    plain.model.language_model.load_state_dict(language.model.state_dict())
-    plain.lm_head.load_state_dict(language.lm_head.state_dict())
-    return plain
+class Answering(RetentionProbe):
+    """Gives the reference as the adapted model's answer, and one word of it as the base model's."""
+
+    def answers(self, model, questions, **options):
+        references = [question.reference for question in questions]
+        return references if options.get("adapters", True) else [text.split()[-1] for text in references]
 
 
-@cache
-def image_batch() -> dict[str, torch.Tensor]:
-    """Two left-padded prompts with one image each, in float32."""
-    pixels = np.random.default_rng(0).integers(0, 256, (2, 60, 80, 3), dtype=np.uint8)
-    images = [Image.fromarray(image) for image in pixels]
-    inputs = nano_processor().prompt_inputs(images, TEXTS, padding_side="left")
-    assert inputs["attention_mask"][0, 0] == 0
-    return dict(inputs)
+@pytest.fixture(scope="module")
+def model():
+    return lively(2)
 
 
-@cache
-def text_batch() -> dict[str, torch.Tensor]:
-    return dict(nano_processor().tokenizer(TEXTS, padding=True, padding_side="left", return_tensors="pt"))
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    return ChatRecords(write_chat(tmp_path_factory.mktemp("chat") / "chat.json"))
 
 
-BATCHES = {"image": image_batch, "text": text_batch}
+@pytest.fixture(scope="module")
+def measured(model, records):
+    return RetentionProbe(records, model.processor, **SIZES).measure(model, batch_size=2)
 
 
-def case(model, kind: str) -> dict[str, torch.Tensor]:
-    batch = BATCHES[kind]()
-    return {name: value.to(model.dtype) if name == "pixel_values" else value for name, value in batch.items()}
+def write_records(folder: Path, *conversations: list[str], picture: bool = True) -> ChatRecords:
+    """Records of questions and answers in turn; the first question has a picture."""
+    (folder / "images").mkdir(exist_ok=True)
+    Image.fromarray(np.full((8, 8, 3), 90, np.uint8)).save(folder / "images" / "a.png")
+    turns = [
+        [{"from": ("human", "gpt")[place % 2], "value": text} for place, text in enumerate(texts)]
+        for texts in conversations
+    ]
+    if picture:
+        for record in turns:
+            record[0]["value"] = f"<image>\n{record[0]['value']}"
+    image = {"image": "a.png"} if picture else {}
+    (folder / "chat.json").write_text(json.dumps([{"conversations": record} | image for record in turns]))
+    return ChatRecords(folder / "chat.json")
 
 
-def positions(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Counted by the mask, as transformers' `generate` does."""
-    return (inputs["attention_mask"].cumsum(dim=1) - 1).clamp(min=0)
+# What is measured
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        (1, "eager", torch.float32),
-        (2, "eager", torch.float32),
-        (1, "sdpa", torch.float32),
-        (2, "sdpa", torch.float32),
-        (2, "sdpa", torch.bfloat16),
+def test_text_losses_are_the_mean_over_labelled_tokens_with_and_without_adapters(model, records, measured):
+    probe = RetentionProbe(records, model.processor, **SIZES)
+    for key, options in (("text_loss", {}), ("base_text_loss", {"adapters": False})):
+        total = tokens = 0
+        for number in probe.numbers:
+            batch = ActionCollator(model.processor)([records[number]])
+            labels = batch["labels"][:, 1:]
+            batch = {name: value for name, value in batch.items() if name in ("input_ids", "pixel_values")}
+            with torch.no_grad():
+                logits = model(**batch, **options).logits[:, :-1]
+            total += torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum")
+            tokens += (labels != -100).sum()
+        assert measured[f"eval_retention/{key}"] == pytest.approx(float(total / tokens), rel=1e-5)  # other batches
+    assert measured["eval_retention/text_loss"] != measured["eval_retention/base_text_loss"]
+
+
+def test_answers_are_the_models_greedy_ones(model, records):
+    probe = RetentionProbe(records, model.processor, **SIZES)
+    question = probe.questions[0]
+    sample = records[question.number]
+    text = model.processor.apply_chat_template(sample.messages[: question.messages], add_generation_prompt=True)
+    inputs = model.processor.prompt_inputs(list(sample.images), text)
+    for options in ({}, {"adapters": False}):
+        ids = model.generate(**inputs, max_new_tokens=4, do_sample=False, **options)[0, inputs["input_ids"].shape[1] :]
+        expected = model.processor.tokenizer.decode(ids, skip_special_tokens=True)
+        assert probe.answers(model, probe.questions, **options)[0] == expected
+
+
+def test_answers_are_scored_against_the_references(model, tmp_path):
+    records = write_records(tmp_path, ["Which is it?", "deep red"], ["Which?", "blue"])
+    metrics = Answering(records, model.processor).measure(model)
+    assert metrics["eval_retention/vqa_score"] == metrics["eval_retention/vqa_exact_match"] == 1.0
+    assert metrics["eval_retention/base_vqa_score"] == pytest.approx((2 / 3 + 1) / 2)
+    assert metrics["eval_retention/base_vqa_exact_match"] == 0.5
+
+
+def test_the_turn_with_the_shortest_answer_is_asked_with_what_was_said_before(model, tmp_path):
+    records = write_records(tmp_path, ["What is it?", "A grey square.", "Its colour?", "Grey.", "Sure?", "Yes, I am."])
+    (question,) = RetentionProbe(records, model.processor).questions
+    assert (question.messages, question.reference) == (3, "Grey.")
+
+
+def test_only_pictures_are_asked_about(model, records):
+    probe = RetentionProbe(records, model.processor, count=99, vqa_count=99)
+    assert sorted(probe.numbers) == list(range(12))
+    assert sorted(question.number for question in probe.questions) == list(range(0, 12, 2))
+
+
+def test_the_choice_depends_on_the_seed_alone(model, records):
+    first, again, other = (RetentionProbe(records, model.processor, seed=seed, **SIZES) for seed in (0, 0, 1))
+    assert (first.numbers, first.questions) == (again.numbers, again.questions)
+    assert first.numbers != other.numbers
+
+
+def test_without_questions_there_is_no_score(model, tmp_path):
+    records = write_records(tmp_path, ["Name a colour.", "Red."], picture=False)
+    metrics = RetentionProbe(records, model.processor, vqa_count=0).measure(model)
+    assert set(metrics) == {"eval_retention/text_loss", "eval_retention/base_text_loss"}
+
+
+# How it is measured
+
+
+def test_the_base_is_measured_once_and_the_model_left_as_it_was(model, records, measured):
+    probe, seen = RetentionProbe(records, model.processor, **SIZES), []
+    scores = probe.scores
+    probe.scores = lambda model, **options: seen.append(options.get("adapters", True)) or scores(model, **options)
+    state = torch.get_rng_state()
+    model.train()
+    try:
+        first, again = probe.measure(model, batch_size=2), probe.measure(model, batch_size=2)
+        assert model.training and torch.equal(torch.get_rng_state(), state)
+    finally:
+        model.eval()
+    assert first == again == measured
+    assert seen == [False, True, True]
+
+
+def test_the_result_of_two_ranks_is_that_of_one(model, records, measured):
+    def sums_of(rank: int, adapters: bool) -> torch.Tensor:
+        given = []
+        RetentionProbe(records, model.processor, **SIZES).scores(
+            model,
+            adapters=adapters,
+            batch_size=2,
+            rank=rank,
+            world_size=2,
+            reduce=lambda sums: given.append(sums) or sums + torch.ones(5),  # a rank alone may have no answers
+        )
+        return given[0]
+
+    for prefix, adapters in (("", True), ("base_", False)):
+        together = RetentionSums.from_tensor(sums_of(0, adapters) + sums_of(1, adapters)).metrics()
+        for name, value in together.items():
+            assert value == pytest.approx(measured[f"eval_retention/{prefix}{name}"], rel=1e-12)  # order of a sum
+
+
+def test_a_model_without_adapters_needs_to_be_told_what_it_was(records):
+    model = untrained_nano(adapter_config={"experts": 0})
+    probe = RetentionProbe(records, model.processor, **SIZES)
+    with pytest.raises(ValueError, match=r"no adapters to leave off.*set probe.base = probe.scores\(model\)"):
+        probe.measure(model)
+    probe.base = probe.scores(model)
+    metrics = probe.measure(model)
+    assert metrics["eval_retention/text_loss"] == metrics["eval_retention/base_text_loss"]
+
+
+@pytest.mark.skipif(not VQA.is_file(), reason=f"the real conversations are not at {VQA}")
+def test_real_conversations_are_measured(model):
+    probe = RetentionProbe(ChatRecords(VQA), model.processor, count=4, vqa_count=2, max_new_tokens=4, max_length=4000)
+    metrics = probe.measure(model)
+    assert 6 < metrics["eval_retention/text_loss"] < 9  # untrained: ln 2048 = 7.6
+    assert 0 <= metrics["eval_retention/vqa_score"] <= 1
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        ({"count": 0}, "count is 0; give an integer of at least 1"),
+        ({"vqa_count": -1}, "vqa_count is -1; give an integer of at least 0"),
+        ({"max_new_tokens": 0}, "max_new_tokens is 0"),
     ],
-    ids=lambda param: f"{param[0]}-experts-{param[1]}-{str(param[2]).removeprefix('torch.')}",
 )
-def pair(request):
-    """Our model with lively experts, and the plain VLM on its base weights."""
-    experts, attention, dtype = request.param
-    adapters = {"experts": experts, "rank": 8, "alpha": 16}
-    model = disturbed(untrained_nano(adapter_config=adapters, attn_implementation=attention)).to(dtype)
-    return model, plain_vlm(model)
+def test_counts_out_of_range_are_refused(model, records, fields, message):
+    with pytest.raises(ValueError, match=message):
+        RetentionProbe(records, model.processor, **fields)
 
 
-@pytest.mark.parametrize("kind", BATCHES)
-@torch.no_grad()
-def test_logits_without_adapters_are_bit_equal_to_the_plain_vlm(pair, kind):
-    model, plain = pair
-    inputs = case(model, kind)
-    valid = inputs["attention_mask"] == 1
-    expected = plain(**inputs, position_ids=positions(inputs)).logits[valid]
-    assert torch.equal(model(**inputs, adapters=False).logits[valid], expected)
-    assert not torch.allclose(model(**inputs).logits[valid], expected, rtol=0.05, atol=0.05)
+def test_records_that_cannot_be_asked_or_read_are_refused_before_training(model, tmp_path):
+    records = write_records(tmp_path, ["Name a colour.", "Red."], picture=False)
+    with pytest.raises(ValueError, match="no question about a picture that fits .*; give vqa_count=0"):
+        RetentionProbe(records, model.processor)
+    records = write_records(tmp_path, ["Which is it?", "Red."])
+    (tmp_path / "images" / "a.png").unlink()
+    with pytest.raises(BadRecordError, match="record 0 .* there is no image"):
+        RetentionProbe(records, model.processor)
 
 
-@pytest.mark.parametrize("kind", BATCHES)
-@torch.no_grad()
-def test_chat_without_adapters_gives_the_plain_vlms_tokens(pair, kind):
-    model, plain = pair
-    arguments = {"max_new_tokens": 10, "min_new_tokens": 10, "do_sample": False}
-    arguments["suppress_tokens"] = [model.config.image_token_id]
-    ours = partial(model.generate, **case(model, kind), **arguments)
-    expected = plain.generate(**case(model, kind), **arguments).tolist()
-    assert ours(adapters=False).tolist() == expected
-    assert ours(adapters=False, use_cache=False).tolist() == expected
-    assert ours().tolist() != expected
+def test_ranks_without_a_reduce_are_refused(model, records):
+    with pytest.raises(ValueError, match="with 2 processes give reduce"):
+        RetentionProbe(records, model.processor, **SIZES).measure(model, world_size=2)
 
 
-@torch.no_grad()
-def test_logits_without_adapters_are_bit_equal_to_the_plain_language_model(pair):
-    model, _ = pair
-    inputs = text_batch()
-    valid = inputs["attention_mask"] == 1
-    expected = plain_language_model(model)(**inputs, position_ids=positions(inputs)).logits[valid]
-    assert torch.equal(model(**inputs, adapters=False).logits[valid], expected)
+# The gate
 
 
-def test_text_loss_without_adapters_is_the_plain_vlms(pair):
-    model, plain = pair
-    inputs = case(model, "image")
-    labels = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, -100)
-    with torch.no_grad():
-        ours = model(**inputs, labels=labels, adapters=False).lm_loss
-        theirs = plain(**inputs, labels=labels, position_ids=positions(inputs)).loss
-    torch.testing.assert_close(ours.float(), theirs.float(), rtol=1e-5, atol=0)  # another order of the sum
+def scored(loss=2.0, base_loss=2.0, score=0.5, base_score=0.5):
+    names = {"text_loss": loss, "base_text_loss": base_loss, "vqa_score": score, "base_vqa_score": base_score}
+    return {f"eval_retention/{name}": value for name, value in names.items()}
 
 
-def test_training_mode_drops_nothing_without_adapters():
-    model = disturbed(untrained_nano(adapter_config={"rank": 8, "dropout": 0.5}))
-    inputs = text_batch()
-    with torch.no_grad():
-        expected = model(**inputs, adapters=False).logits
-        model.train()
-        assert torch.equal(model(**inputs, adapters=False).logits, expected)
-
-
-def test_no_adapter_gets_a_gradient_without_adapters():
-    model = disturbed(untrained_nano(adapter_config={"rank": 8}))
-    inputs = text_batch()
-    model(**inputs, labels=inputs["input_ids"], adapters=False).loss.backward()
-    adapted = [name for name, parameter in model.named_parameters() if parameter.grad is not None and "lora" in name]
-    assert not adapted
-    assert model.language_model.layers[0].mlp.up_proj.weight.grad.abs().sum() > 0
-
-
-@torch.no_grad()
-def test_leaving_adapters_out_leaves_nothing_behind_in_the_model():
-    model = disturbed(untrained_nano(adapter_config={"rank": 8}))
-    inputs = image_batch()
-    before = model(**inputs).logits
-    model(**inputs, adapters=False)
-    assert torch.equal(model(**inputs).logits, before)
-
-
-@torch.no_grad()
-def test_a_cache_filled_one_way_is_refused_the_other_way():
-    model = untrained_nano(adapter_config={"rank": 8})
-    for first, message in ((True, "filled with adapters, so"), (False, "filled without adapters, so")):
-        cache = model(input_ids=torch.tensor([[5, 6, 7]]), use_cache=True, adapters=first).past_key_values
-        more = partial(model, input_ids=torch.tensor([[8]]), past_key_values=cache)
-        more(adapters=first)
+@pytest.mark.parametrize(
+    "metrics, message",
+    [
+        (scored(loss=2.2), None),
+        (scored(loss=1.0, score=0.9), None),
+        (scored(loss=2.5), r"the text loss is 2.5, \+25.00% from the base model's 2; max_loss_increase is 20.00%"),
+        (scored(loss=float("nan")), "the text loss is nan"),
+        (scored(score=0.4375), None),
+        (scored(score=0.25), "score is 0.250, 0.250 below the base model's 0.500; max_score_drop is 0.1"),
+    ],
+)
+def test_the_gate_holds_within_its_limits_alone(metrics, message):
+    violation = RetentionGate(max_loss_increase=0.2, max_score_drop=0.1).violation(metrics)
+    if message is None:
+        assert violation is None
+    else:
+        assert violation is not None
         with pytest.raises(ValueError, match=message):
-            more(adapters=not first)
+            raise ValueError(violation)
 
 
-def test_acting_without_adapters_is_refused():
-    model = untrained_nano(adapter_config={"rank": 8})
-    batch = {"actions": torch.zeros(1, 16, 7), "action_pixel_values": torch.zeros(1, 1, 3, 112, 112)}
-    with pytest.raises(ValueError, match="adapters=False runs the base VLM, which never learnt to act"):
-        model(input_ids=torch.tensor([[5, 6]]), **batch, adapters=False)
+def test_a_gate_without_limits_lets_everything_through():
+    assert RetentionGate().violation(scored(loss=99.0, score=0.0)) is None
 
 
-def test_adapters_is_true_or_false():
-    model = untrained_nano(adapter_config={"rank": 8})
-    with pytest.raises(ValueError, match="adapters is 'off', but it must be True, or False"):
-        model(input_ids=torch.tensor([[5, 6]]), adapters="off")
-
-
-def test_a_model_without_experts_is_the_base_and_has_no_adapters_to_leave_out():
-    model = disturbed(untrained_nano(adapter_config={"experts": 0}))
-    assert not [name for name, _ in model.named_parameters() if "lora" in name or "scale_head" in name]
-    inputs = text_batch()
-    valid = inputs["attention_mask"] == 1
-    with torch.no_grad():
-        expected = plain_language_model(model)(**inputs, position_ids=positions(inputs)).logits[valid]
-        assert torch.equal(model(**inputs).logits[valid], expected)
-    with pytest.raises(ValueError, match="adapter_config.experts is 0"):
-        model(**inputs, adapters=False)
+def test_a_missing_metric_or_a_wrong_limit_is_refused():
+    with pytest.raises(ValueError, match="gave no eval_retention/vqa_score"):
+        RetentionGate(max_score_drop=0.1).violation({"eval_retention/text_loss": 1.0})
+    with pytest.raises(ValueError, match="max_loss_increase is -0.1; give a finite number"):
+        RetentionGate(max_loss_increase=-0.1)

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,10 @@ def test_episodes_come_whole_and_in_the_order_of_files_and_records(folder):
         assert episode.steps["is_first"].dtype == bool
         (file_path,), (number,) = record["episode_metadata/file_path"], record["episode_metadata/episode_id"]
         assert episode.metadata == {"episode_metadata/file_path": file_path, "episode_metadata/episode_id": number}
-    assert [reader[index].source for index in (2, 3)] == [f"{FIRST}#2", f"{SECOND}#0"]
+    assert [reader[index].source for index in (2, 3)] == [
+        f"{folder / FIRST}, record 2",
+        f"{folder / SECOND}, record 0",
+    ]
 
 
 def test_an_episode_is_read_alone_and_from_another_process(folder):
@@ -118,12 +122,18 @@ def test_a_truncated_file_leaves_all_other_episodes_and_their_numbers(folder):
     assert len(reader) == 5
     for index in (0, 3, 4):
         np.testing.assert_array_equal(reader[index].steps["action"], RECORDS[index]["steps/action"])
-    with pytest.raises(BadEpisodeError, match=f"{FIRST}, record 1 at byte .*: it is truncated.*; download this file"):
-        reader[1]
-    with pytest.raises(
-        BadEpisodeError, match=f"{FIRST}, record 2 .*dataset_info.json tells it, but only 1 can be read"
-    ):
-        reader[2]
+    for index in (1, 2):
+        with pytest.raises(BadEpisodeError) as bad:
+            reader[index]
+        place = rf"{FIRST}, record {index}: the file breaks off at record 1, byte \d+: it is truncated.*; download this"
+        assert re.search(place, str(bad.value)) and bad.value.file == str(folder / FIRST)
+
+
+def test_a_file_that_holds_fewer_records_than_told_says_so(folder):
+    """Cut exactly between two records."""
+    os.truncate(folder / FIRST, len(frame(example(RECORDS[0]))))
+    with pytest.raises(BadEpisodeError, match="record 2: the file breaks off at record 1, .* though more .* told of"):
+        RldsReader(folder)[2]
 
 
 def test_a_corrupted_record_leaves_all_other_episodes(folder):

@@ -5,8 +5,10 @@ from collections import Counter
 from itertools import islice
 
 import pytest
+import torch
 from torch.utils.data import DataLoader
 
+from instructvla.training.data.episodes import BadEpisodeError
 from instructvla.training.data.mixture import FrameSample, MixtureStream
 from instructvla.training.data.stream_loader import StreamLoader, as_iterable_dataset
 from tests.made_episodes import MadeEpisodes
@@ -106,3 +108,37 @@ def test_the_datasets_form_resumes_exactly():
     assert as_names(interrupted, 25) == uninterrupted[:25]
     resumed.load_state_dict(json.loads(json.dumps(interrupted.state_dict())))
     assert as_names(resumed, 35) == uninterrupted[25:]
+
+
+class Stumbling:
+    """A stream whose third item can't be read."""
+
+    def __init__(self):
+        self.place = 0
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        self.place += 1
+        if self.place == 3:
+            raise BadEpisodeError("file.parquet: row group 2 can't be read")
+        return self.place
+
+    def state_dict(self):
+        return {"place": self.place}
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_bad_data_that_a_worker_meets_is_raised_as_itself(num_workers):
+    items = iter(StreamLoader(lambda worker, num: Stumbling(), num_workers=num_workers))
+    assert [next(items), next(items)] == [1, 2]
+    with pytest.raises(BadEpisodeError, match="^file.parquet: row group 2 can't be read$"):
+        next(items)
+
+
+def test_iterating_leaves_the_global_random_numbers_as_they_are():
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    list(islice(loader(0), 2))
+    assert torch.equal(torch.get_rng_state(), before)

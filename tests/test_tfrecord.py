@@ -63,7 +63,7 @@ def test_a_truncated_file_keeps_what_comes_before_and_names_the_place(path, miss
     file = TFRecordFile(path)
     assert len(file) == 3 and file.intact == 2
     assert file[0] == RECORDS[0] and file[1] == RECORDS[1]
-    with pytest.raises(BadEpisodeError, match=f"{path}, record 2 at byte {THIRD}: .*{problem}.*; download this file"):
+    with pytest.raises(BadEpisodeError, match=f"{path}, record 2: .* record 2, byte {THIRD}: .*{problem}.*; download"):
         file[2]
 
 
@@ -79,7 +79,7 @@ def test_a_corrupted_length_ends_the_file_there(path):
     flip(path, SECOND)
     file = TFRecordFile(path)
     assert file[0] == RECORDS[0] and len(file) == 2
-    with pytest.raises(BadEpisodeError, match=f"record 1 at byte {SECOND}: the checksum of its length is wrong"):
+    with pytest.raises(BadEpisodeError, match=f"at record 1, byte {SECOND}: the checksum of its length is wrong"):
         file[1]
 
 

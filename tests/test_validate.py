@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -13,9 +14,11 @@ from instructvla.training.data.episodes import Annotation, Episode
 from instructvla.training.data.field_mapping import read_mapping
 from instructvla.training.data.prepare import prepare
 from instructvla.training.data.readers import open_episodes
-from instructvla.training.data.validate import CHECKS, app, validate
+from instructvla.training.data.validate import CHECKS, app, problem_lines, validate
 from instructvla.training.data.vla_it import VlaItIndex, write_vla_it
+from tests.lerobot_writer import FRONT, LerobotDataset
 from tests.memory_episodes import SHARED, bridge_episodes
+from tests.rlds_writer import bridge_record, write_rlds
 
 
 class Episodes:
@@ -51,13 +54,67 @@ def test_each_problem_is_listed_with_its_episode_and_the_others_are_read_on():
         3: {"images": {"primary": [black.getvalue()] * 4}},
         4: {"states": np.full((4, 8), np.nan, np.float32)},
     }
-    told = []
-    report = validate(Episodes(changes=changes, bad=[2]), on_problem=told.append)
+    report = validate(Episodes(changes=changes, bad=[2]))
     found = [(problem.check, problem.number) for problem in report.problems]
     assert found == [("instruction", 1), ("unreadable", 2), ("blank frames", 3), ("finite", 4)]
-    assert told == report.problems
     assert str(report.problems[0]) == "episode 1 (3): instruction: 4 of its 4 steps have no instruction"
     assert "record 2 is truncated; copy the file again" in str(report.problems[1])
+
+
+def test_a_problem_of_many_episodes_is_one_line_and_one_by_one_in_json():
+    count = 40
+    changes = {number: {"instructions": [None] * 4} for number in (1, 2, 3)}
+    changes |= {number: {"images": {"primary": [b"no picture"] * 4}} for number in range(10, count)}
+    report = validate(Episodes(count, changes))
+    assert problem_lines(report.problems) == [
+        *(f"episode {n} (3): instruction: 4 of its 4 steps have no instruction" for n in (1, 2, 3)),
+        "30 episodes (10, 11, 12 and 27 more): images: primary: frame 0 can't be decoded: its 10 bytes are of no known "
+        "format; others that can't be: 1, 2, 3",
+    ]
+    assert [problem["number"] for problem in report.to_dict()["problems"]] == [1, 2, 3, *range(10, count)]
+
+
+@pytest.fixture
+def truncated(tmp_path):
+    """Two files of ten recordings, the first one cut within its third."""
+    folder = write_rlds(tmp_path / "bridge", [bridge_record(number, 6) for number in range(20)], shards=2)
+    first, second = sorted(folder.glob("*.tfrecord*"))
+    first.write_bytes(first.read_bytes()[: first.stat().st_size // 4])
+    return folder, first, second
+
+
+def unreadable(folder):
+    return [line for line in problem_lines(validate(open_episodes(folder, "bridge")).problems) if "unreadable" in line]
+
+
+def test_a_damaged_file_is_one_line(truncated):
+    folder, first, _ = truncated
+    (line,) = unreadable(folder)
+    assert re.match(
+        r"8 episodes \(2, 3, 4 and 5 more\): unreadable: .*, record 2: the file breaks off at record 2", line
+    )
+    assert line.count(str(first)) == 1
+
+
+def test_damaged_files_are_told_apart(truncated):
+    folder, *files = truncated
+    files[1].write_bytes(files[1].read_bytes()[:100])
+    lines = unreadable(folder)
+    assert len(lines) == 2 and all(str(file) in line for file, line in zip(files, lines, strict=True))
+
+
+def test_missing_files_of_single_episodes_are_one_line(tmp_path):
+    folder = LerobotDataset("v2.1", lengths=(4,) * 6, tasks=("a",) * 6).write(tmp_path / "robot")
+    for path in sorted(folder.rglob("*.parquet"))[1:]:
+        path.unlink()
+    mapping = {
+        "dataset": "made",
+        "cameras": {"primary": FRONT},
+        "action": {"parts": [{"field": "action"}], "names": ["a", "b"], "units": ["rad", "rad"]},
+    }
+    lines = problem_lines(validate(open_episodes(folder, mapping)).problems)
+    place = f"{folder}, episode_index 1: data/chunk-000/episode_000001.parquet"
+    assert f"5 episodes (1, 2, 3 and 2 more): unreadable: {place} is missing; copy it again" in lines
 
 
 def test_only_the_first_episodes_are_looked_at_if_asked():
@@ -74,14 +131,35 @@ def test_annotations_and_episodes_that_do_not_meet_are_found(tmp_path):
     reader = Episodes(3)
     annotated = [replace(reader[number], annotation=Annotation(caption="A table.")) for number in (0, 2)]
     stranger = replace(annotated[0], file_path="/robot/other/out.npy")
-    write_vla_it(tmp_path / "all.json", [*annotated, stranger])
+    write_vla_it(tmp_path / "all.json", [*annotated, stranger], first_step=1, dropped_steps=2)
     report = validate(reader, annotations=VlaItIndex.read([tmp_path / "all.json"]))
     assert [str(problem) for problem in report.problems] == [
         "episode 1 (3): annotation: no annotation is of this episode (/robot/1/out.npy)",
         "dataset: annotation: 1 of 3 annotated episodes are not in the dataset",
     ]
+    many = validate(Episodes(30), annotations=VlaItIndex.read([tmp_path / "all.json"]))
+    assert problem_lines(many.problems)[0] == (
+        "28 episodes (1, 3, 4 and 25 more): annotation: no annotation is of this episode (/robot/1/out.npy)"
+    )
     # of a part of the dataset it is not known which annotations are left over
     assert checks_of(reader, annotations=VlaItIndex.read([tmp_path / "all.json"]), max_episodes=1) == []
+
+
+@pytest.mark.parametrize(
+    ("motions", "problems"),
+    [
+        (6, []),
+        (0, []),
+        (9, ["its record does not fit (9 motions, 6 recorded steps); it is joined as far as it goes"]),
+        (1, ["1 records hold a single motion, of the first step; the other steps have none"]),
+    ],
+)
+def test_motions_that_are_not_one_per_recorded_step_are_found(tmp_path, motions, problems):
+    reader = Episodes(1)
+    record = {"features": {"move_primitive": ["stop"] * motions}}
+    (tmp_path / "all.json").write_text(json.dumps({reader[0].file_path: {reader[0].episode_id: record}}))
+    found = validate(reader, annotations=VlaItIndex.read([tmp_path / "all.json"])).problems
+    assert [(problem.check, problem.message) for problem in found] == [("annotation", text) for text in problems]
 
 
 def test_what_can_not_be_checked_is_said():

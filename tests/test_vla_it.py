@@ -80,6 +80,34 @@ def test_motions_are_counted_from_the_recordings_first_step(tmp_path):
     assert index.join(episode(), first_step=4).language_motions == ["e", None, None]
 
 
+def test_motions_of_another_number_than_steps_are_joined_as_far_as_they_go_and_reported(tmp_path):
+    records = {str(count): record(("stop",) * count) for count in (2, 4, 5, 6, 9)}
+    index = index_of(tmp_path, {f"{ROOT}/{CUP}": records})
+    for count in records:  # five recorded steps, of which the first and the last are left out
+        joined = index.join(episode(episode_id=count), first_step=1, dropped_steps=2)
+        assert joined.language_motions == ["stop"] * min(int(count) - 1, 3) + [None] * max(4 - int(count), 0)
+    report = index.report()
+    assert (report.matched, report.misfits, report.single) == (5, 4, 0)
+    assert report.misfit_examples[0] == f"{ROOT}/{CUP}, episode 2: 2 motions, 5 recorded steps"
+    assert "4 with another number of motions than steps (such as " in str(report)
+
+
+def test_a_single_motion_is_that_of_the_first_step_alone_and_counted_apart(tmp_path):
+    index = index_of(tmp_path, {f"{ROOT}/{CUP}": {"1": record(("stop",), Caption="A cup.")}})
+    assert index.join(episode()).language_motions == ["stop", None, None]
+    dropped = index.join(episode(), first_step=1, dropped_steps=1)
+    assert dropped.language_motions is None and dropped.annotation.caption == "A cup."
+    assert (index.report().misfits, index.report().single) == (0, 1)
+    assert str(index.report()).endswith("0 annotations unused, 1 with the first step's motion alone")
+
+
+@pytest.mark.parametrize("motions", [None, (), ("a", "b", "c")])
+def test_no_motions_and_one_per_step_are_no_misfit(tmp_path, motions):
+    index = index_of(tmp_path, {f"{ROOT}/{CUP}": {"1": record(motions)}})
+    index.join(episode())
+    assert str(index.report()) == "VLA-IT: 1 episodes matched, 0 not found, 0 annotations unused"
+
+
 def test_what_the_record_lacks_stays_as_the_episode_has_it(tmp_path):
     own = {"language_motions": ["move left", None, "move right"], "annotation": ANNOTATION}
     result = joined(tmp_path, record(("stop", None)), **own)
@@ -198,6 +226,17 @@ def test_what_is_written_is_read_back(tmp_path):
     assert index.report().not_found == 1
 
 
+def test_motions_are_written_for_the_whole_recording(tmp_path):
+    left_out = {"first_step": 1, "dropped_steps": 3}
+    original = episode(language_motions=["stop", None, "move up"])
+    write_vla_it(tmp_path / "out.json", [original], **left_out)
+    content = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    assert content[original.file_path]["1"]["features"]["move_primitive"] == [None, "stop", None, "move up", None, None]
+    index = VlaItIndex.read([tmp_path / "out.json"])
+    assert index.join(episode(), **left_out).language_motions == original.language_motions
+    assert index.report().misfits == 0
+
+
 def test_the_authors_reader_finds_what_is_written(tmp_path):
     """It looks for an annotation under every step's motion, and takes all four kinds for granted."""
     write_vla_it(tmp_path / "out.json", [episode(annotation=ANNOTATION)])
@@ -231,6 +270,11 @@ def test_real_records_are_joined_and_written_back_whole(tmp_path):
         for key in records
     ]
     assert index.report().matched == len(index) == len(episodes) == 2
+    assert (index.report().misfits, index.report().single) == (0, 0)
+    whole = VlaItIndex.read([REAL]).join(
+        episode(episodes[0].file_path, episodes[0].episode_id, steps=20)
+    )  # as recorded
+    assert whole.language_motions == ["stop"] + [None] * 19 and whole.annotation == episodes[0].annotation
     write_vla_it(tmp_path / "out.json", episodes)
     written = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
     assert list(written.values()) == list(content.values())

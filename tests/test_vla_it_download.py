@@ -132,9 +132,11 @@ def test_a_hub_that_cannot_be_read_is_one_message(hub, tmp_path, monkeypatch):
     unreadable = "error: The data set '{}' can't be read from the Hub: "
     assert output_of(hub.endpoint, "--repo", "org/no").startswith(unreadable.format("org/no") + "404 Client Error")
     assert "Invalid rev id: v9" in output_of(hub.endpoint, "--revision", "v9")
-    assert output_of("http://127.0.0.1:9").startswith(unreadable.format(REPOSITORY))
+    away = output_of("http://127.0.0.1:9")
+    assert away.startswith(unreadable.format(REPOSITORY) + "the Hub at http://127.0.0.1:9 can't be reached (")
+    assert "Check the connection or HF_ENDPOINT; what was downloaded is kept, run the command again" in away
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    assert "offline mode is enabled" in output_of(hub.endpoint)
+    assert "the Hub is not asked, as HF_HUB_OFFLINE is set. Unset it." in output_of(hub.endpoint)
 
 
 def test_conditions_narrow_each_other():

@@ -6,7 +6,7 @@ from pathlib import Path
 import timm
 import torch
 from safetensors.torch import save_file
-from timm.models._hub import save_for_hf  # in timm.models only from 1.0.16 on
+from timm.models import save_for_hf
 from torch import nn
 from transformers import Qwen2Config, Qwen2ForCausalLM, SiglipVisionConfig, SiglipVisionModel
 

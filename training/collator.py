@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from instructvla.configuration_sections import FlowConfig
 from instructvla.processing import InstructVLAProcessor
 from instructvla.training.data.episodes import BadEpisodeError
 from instructvla.training.data.interleave import InterleavedBatches
@@ -165,25 +166,56 @@ def _without_last_exchange(messages: list[dict[str, Any]]) -> list[dict[str, Any
     return messages[: questions[-1]] if len(questions) > 1 else None
 
 
-class CollatedBatches(Iterator[dict[str, torch.Tensor]]):
+class CollatedBatches(Iterator[dict[str, Any]]):
     """Batches for the model from batches of samples, with a place; made in a `StreamLoader`'s data workers.
+
+    Beside the collator's tensors each batch has "sample_names", a list for messages, and robot batches have the flow
+    loss's "noise" (batch, horizon, action_dim) and "flow_time" (batch,). They are drawn here, by seed, shard and place
+    alone, so that they depend on neither device nor number of processes.
 
     Args:
         batches: of samples, e.g. `InterleavedBatches`.
         collator: what makes tensors of them.
+        flow: of the model; None leaves the draws to it.
+        seed: of the draws.
+        shard: of this stream among those of all ranks and data workers.
     """
 
-    def __init__(self, batches: InterleavedBatches, collator: ActionCollator):
-        self.batches, self.collator = batches, collator
+    def __init__(
+        self,
+        batches: InterleavedBatches,
+        collator: ActionCollator,
+        flow: FlowConfig | None = None,
+        *,
+        seed: int = 0,
+        shard: int = 0,
+    ):
+        self.batches, self.collator, self.flow = batches, collator, flow
+        self._key, self._made = [seed, shard], 0
 
-    def __next__(self) -> dict[str, torch.Tensor]:
-        return self.collator(next(self.batches))
+    def __next__(self) -> dict[str, Any]:
+        samples = next(self.batches)
+        batch, names = self.collator(samples), [sample.source for sample in samples]
+        if not (batch["labels"][:, 1:] != IGNORED).any():
+            raise BadEpisodeError(f"the batch of {', '.join(names)} has no label; leave these out, or raise max_length")
+        if "actions" in batch and self.flow is not None:
+            batch |= flow_draws(batch["actions"].shape, self.flow, np.random.default_rng([*self._key, self._made]))
+        self._made += 1
+        return batch | {"sample_names": names}
 
     def state_dict(self) -> dict[str, Any]:
         """The place of the batches and the collator's counts, which so reach the main process."""
-        return {"batches": self.batches.state_dict(), "counts": dict(self.collator.counts)}
+        return {"batches": self.batches.state_dict(), "made": self._made, "counts": dict(self.collator.counts)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on where `state_dict` was called; the state of other batches is a ValueError."""
         self.batches.load_state_dict(state["batches"])
+        self._made = state["made"]
         self.collator.counts = Counter(state["counts"])
+
+
+def flow_draws(shape: Sequence[int], flow: FlowConfig, generator: np.random.Generator) -> dict[str, torch.Tensor]:
+    """Noise ε of an action batch's shape, and τ = s · (1 − z), z ~ Beta(a, b) (paper Table 13), both float32."""
+    noise = generator.standard_normal(shape, dtype=np.float32)
+    flow_time = flow.tau_max * (1 - generator.beta(flow.beta_a, flow.beta_b, shape[0]))
+    return {"noise": torch.from_numpy(noise), "flow_time": torch.from_numpy(flow_time.astype(np.float32))}

@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image
 
 from instructvla.processing.chat_prompts import control_tokens
-from instructvla.processing.image_transforms import DECODING_ERRORS, to_rgb
+from instructvla.processing.image_transforms import to_rgb
+from instructvla.training.data.encoded_pictures import open_picture
 from instructvla.training.data.episodes import BadEpisodeError
 from instructvla.training.data.json_records import JsonScanner
 from instructvla.training.data.samples import ChatSample
@@ -99,11 +100,11 @@ class ChatRecords:
         file = self.image_folder / path
         if not file.is_file():
             raise ValueError(f"there is no image {file}")
+        name = f"the image {file}"
         try:
-            with Image.open(file) as image:
-                return to_rgb(image, str(file))
-        except DECODING_ERRORS as error:
-            raise ValueError(f"the image {file} can't be read: {error}") from error
+            return to_rgb(open_picture(file.read_bytes(), name), name)
+        except OSError as error:
+            raise ValueError(f"{name} can't be read: {error}") from error
 
 
 def _conversation(record: dict[str, Any]) -> tuple[list[dict[str, Any]], list[str]]:

@@ -8,8 +8,9 @@ import numpy as np
 
 from instructvla.training.data.dataset_description import DatasetDescription
 from instructvla.training.data.episode_checks import Finding
-from instructvla.training.data.episodes import Episode
+from instructvla.training.data.episodes import BadEpisodeError, Episode
 from instructvla.training.data.language_motion import quaternions, turn_between
+from instructvla.training.data.message_groups import without_numbers
 from instructvla.training.data.quantile_sketch import QuantileSketch
 
 JUMP_FACTOR = 20
@@ -30,12 +31,19 @@ class Problem:
         message: for a person.
         episode: id; None where it can't be read, or for the dataset as a whole.
         number: of the episode in its reader; None for the dataset as a whole.
+        cause: what problems of the same kind share; by default the message but for its numbers.
     """
 
     check: str
     message: str
     episode: str | None = None
     number: int | None = None
+    cause: str = ""
+
+    @property
+    def kind(self) -> tuple[str, str]:
+        """What problems of several episodes share if they are the same."""
+        return self.check, self.cause or without_numbers(self.message)
 
     def __str__(self) -> str:
         if self.number is None:
@@ -45,7 +53,13 @@ class Problem:
 
 
 def of_episode(finding: Finding, number: int, episode_id: str) -> Problem:
-    return Problem(finding.check, finding.message, episode_id, number)
+    return Problem(finding.check, finding.message, episode_id, number, finding.cause)
+
+
+def of_unreadable(error: BadEpisodeError, number: int) -> Problem:
+    """Episodes that the same file keeps from being read, in the same way, are of one kind."""
+    cause = f"{error.file}: {without_numbers(str(error))}" if error.file else ""
+    return Problem("unreadable", str(error), number=number, cause=cause)
 
 
 class DuplicateIds:

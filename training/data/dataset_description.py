@@ -16,6 +16,8 @@ class DatasetDescription:
         gripper_dims: dimensions of the action that are grippers, 1 open and 0 closed.
         state_names, state_units: one per dimension of the state; none without a state.
         first_step: number of steps at the start of each recording that its episodes leave out.
+        dropped_steps: number of steps that they leave out at both ends together.
+        state_padding: dimensions of the state that are constant zeros, there for its size alone.
         motion: settings of its language motion (`language_motion.MotionSettings`), if it has any.
     """
 
@@ -27,6 +29,8 @@ class DatasetDescription:
     state_names: tuple[str, ...] = ()
     state_units: tuple[str, ...] = ()
     first_step: int = 0
+    dropped_steps: int = 0
+    state_padding: tuple[int, ...] = ()
     motion: Mapping[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:

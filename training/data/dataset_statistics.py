@@ -20,8 +20,10 @@ from instructvla.command_errors import errors_on_stderr
 from instructvla.processing.action_normalization import check_statistics, nearest
 from instructvla.training.data.dataset_description import DatasetDescription
 from instructvla.training.data.episodes import BadEpisodeError, Episode, EpisodeReader
+from instructvla.training.data.message_groups import few
 from instructvla.training.data.ordered_reading import read_in_order
 from instructvla.training.data.parquet_reader import ParquetEpisodes
+from instructvla.training.data.published_statistics import comparison, fitting_dims, read_published
 from instructvla.training.data.quantile_sketch import MAX_BINS, QuantileSketch
 from instructvla.training.data.readers import open_episodes
 from instructvla.training.data.vla_it import staged_file
@@ -156,7 +158,7 @@ class DatasetStatistics:
                 check_rows(given[name], len(columns.sketches))
             except ValueError as error:
                 place = f"{episode.dataset}/{episode.episode_id}"
-                raise BadEpisodeError(f"{place}: its {name} can't be used: {error}; leave the episode out") from error
+                raise BadEpisodeError(f"{place}: its {name} can't be used: {error}") from error
         for name, columns in self.parts.items():
             columns.add(given[name])
         self.episodes += 1
@@ -229,9 +231,9 @@ def compute_statistics(
             if isinstance(episode, BadEpisodeError):
                 raise episode
             statistics.add(episode)
-        except BadEpisodeError:
+        except BadEpisodeError as error:
             if not skip_bad:
-                raise
+                raise error.with_skip_bad() from error
             skipped.append(number)
     return {reader.description.dataset: statistics.summary() | {"skipped": skipped} | identity(reader)}
 
@@ -322,14 +324,25 @@ def main(
     revision: Annotated[str | None, typer.Option(help="Of a Hub dataset.")] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Go on without bad episodes.")] = False,
     workers: Annotated[int, typer.Option(min=0, help="Processes that read; 0 reads in this one.")] = 0,
+    compare: Annotated[
+        Path | None, typer.Option(help="JSON file of published statistics, to print beside these.")
+    ] = None,
+    compare_key: Annotated[str | None, typer.Option(help="Dataset in that file, if it holds several.")] = None,
 ) -> None:
     """Mean, standard deviation, range and quantiles of a dataset's actions and states, for normalising them."""
     with errors_on_stderr():
         reader = open_episodes(source, mapping, split, dataset, revision)
         check_target(output, source, reader)
+        name = reader.description.dataset
+        if compare is not None:  # refused before the whole dataset is read
+            published = read_published(compare, compare_key, name)
+            fitting_dims(published, reader.description)
         statistics = compute_statistics(reader, skip_bad=skip_bad, workers=workers, show_progress=True)
         write_statistics(output, statistics)
-    typer.echo("\n".join(table(statistics, reader.description)))
+    lines = table(statistics, reader.description)
+    if compare is not None:
+        lines += comparison(statistics[name], published, reader.description)
+    typer.echo("\n".join(lines))
     typer.echo(f"written to {output}")
 
 
@@ -354,7 +367,9 @@ def table(statistics: Mapping[str, Any], description: DatasetDescription) -> lis
     for key, parts in statistics.items():
         lines.append(f"{key}: {parts['num_trajectories']:,} episodes, {parts['num_transitions']:,} steps")
         if parts["skipped"]:
-            lines.append(f"  skipped, as they can't be read: {', '.join(map(str, parts['skipped']))}")
+            lines.append(
+                f"  {len(parts['skipped']):,} episodes are skipped, as they can't be read: {few(parts['skipped'])}"
+            )
         for part in ("action", "state"):
             if part in parts:
                 lines += ["", *part_table(part, parts[part], *names[part])]

@@ -1,19 +1,19 @@
 """What may be wrong with one episode: small checks, each of which yields what it finds."""
 
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
+from instructvla.processing.image_transforms import DECODING_ERRORS
 from instructvla.training.data.dataset_description import DatasetDescription
+from instructvla.training.data.encoded_pictures import open_picture, problem_of
 from instructvla.training.data.episodes import Episode, Turn
+from instructvla.training.data.message_groups import few
 
 DARK = 8  # mean brightness below which a uniform frame is called black, of 255
 UNIFORM = 2.0  # standard deviation of brightness below which a frame shows nothing
 THUMBNAIL = 64  # pixels of a side that blankness is judged on, if the format can be decoded so
-PICTURE_ERRORS = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # SyntaxError: a broken PNG
 RANGE_TOLERANCE = 1e-3  # rounding of files
 SHORTEST_CORRELATION = 4  # steps
 WRONG_SIGN = -0.3  # correlation from which on two signs are called opposite
@@ -27,10 +27,12 @@ class Finding:
     Args:
         check: which check found it.
         message: what and where in the episode, for a person.
+        cause: what findings of the same kind share; by default the message but for its numbers.
     """
 
     check: str
     message: str
+    cause: str = ""
 
 
 def check_length(episode: Episode, shortest: int) -> Iterator[Finding]:
@@ -94,45 +96,55 @@ def is_no_text(text: str | None) -> bool:
 
 
 def check_images(episode: Episode, samples: int) -> Iterator[Finding]:
-    """Frames whose size differs from the first's or that can't be opened; of `samples` frames, black and blank ones.
+    """Frames whose size differs from the first's or that can't be decoded; of `samples` frames, black and blank ones.
 
-    A JPEG's brightness is that of a thumbnail, which it gives without full decoding.
+    Only those `samples` frames are decoded, of the others the header is read. A JPEG's brightness is that of a
+    thumbnail, which it gives without full decoding.
     """
     chosen = np.unique(np.linspace(0, len(episode) - 1, min(samples, len(episode))).round().astype(int)).tolist()
     for camera, pictures in episode.images.items():
-        yield from check_picture_sizes(camera, pictures)
-        blank: dict[str, list[int]] = {}
-        for step in chosen:
-            try:
-                kind = blankness(pictures[step])
-            except PICTURE_ERRORS as error:
-                yield Finding("images", f"{camera}: frame {step} can't be decoded ({' '.join(str(error).split())})")
-                continue
-            if kind:
+        yield from check_camera(camera, pictures, chosen)
+
+
+def check_camera(camera: str, pictures: list[bytes], chosen: list[int]) -> Iterator[Finding]:
+    """One finding for all broken frames of a camera, one for other sizes, one for each kind of blank frames."""
+    sizes, broken = picture_sizes(pictures)
+    blank: dict[str, list[int]] = {}
+    for step in (step for step in chosen if step not in broken):
+        try:
+            if kind := blankness(pictures[step]):
                 blank.setdefault(kind, []).append(step)
-        for kind, steps in blank.items():
-            yield Finding("blank frames", f"{camera}: {len(steps)} of {len(chosen)} frames seen are {kind}: {steps}")
+        except DECODING_ERRORS as error:
+            broken[step] = f"frame {step} can't be decoded: {problem_of(error, len(pictures[step]))}"
+    if broken:
+        first, *others = sorted(broken)
+        likewise = f"; others that can't be: {few(others)}" if others else ""
+        yield Finding("images", f"{camera}: {broken[first]}{likewise}", f"{camera}: broken")
+    if len(sizes) > 1:
+        (size, _), (other, step), *_ = sizes.items()
+        yield Finding(
+            "images", f"{camera}: frames are {size[0]}×{size[1]}, but from step {step} on {other[0]}×{other[1]}"
+        )
+    for kind, steps in blank.items():
+        message = f"{camera}: {len(steps)} of {len(chosen)} frames seen are {kind}: {few(steps)}"
+        yield Finding("blank frames", message, f"{camera}: {kind}")
 
 
-def check_picture_sizes(camera: str, pictures: list[bytes]) -> Iterator[Finding]:
-    sizes: dict[tuple[int, int], int] = {}  # size: first step with it
+def picture_sizes(pictures: list[bytes]) -> tuple[dict[tuple[int, int], int], dict[int, str]]:
+    """Size → first step with it, by the headers, and step → what is wrong with a header."""
+    sizes: dict[tuple[int, int], int] = {}
+    broken: dict[int, str] = {}
     for step, picture in enumerate(pictures):
         try:
-            with Image.open(io.BytesIO(picture)) as image:
-                sizes.setdefault(image.size, step)
-        except PICTURE_ERRORS:
-            yield Finding("images", f"{camera}: frame {step} is no picture that can be opened")
-            return
-    if len(sizes) > 1:
-        (first, _), (other, step), *_ = sizes.items()
-        yield Finding(
-            "images", f"{camera}: frames are {first[0]}×{first[1]}, but from step {step} on {other[0]}×{other[1]}"
-        )
+            sizes.setdefault(open_picture(picture, f"frame {step}").size, step)
+        except ValueError as error:
+            broken[step] = str(error)
+    return sizes, broken
 
 
 def blankness(picture: bytes) -> str | None:
-    """ "black" or "blank" for a frame of one brightness, else None."""
-    with Image.open(io.BytesIO(picture)) as image:
+    """ "black" or "blank" for a frame of one brightness, else None; one that can't be decoded raises Pillow's error."""
+    with open_picture(picture) as image:
         image.draft("L", (THUMBNAIL, THUMBNAIL))
         pixels = np.asarray(image.convert("L"), np.float32)
     if pixels.std() >= UNIFORM:

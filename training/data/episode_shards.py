@@ -1,14 +1,14 @@
 """The shards of a split that is being prepared: episodes in order until a file is full, noted once it is whole."""
 
-import io
 import os
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from PIL import Image
 
+from instructvla.training.data.encoded_pictures import open_picture
 from instructvla.training.data.episode_parquet import EpisodeWriter
 from instructvla.training.data.episodes import BadEpisodeError, Episode
 from instructvla.training.data.preparation_journal import Journal
@@ -19,21 +19,37 @@ PICTURE_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
 NumberedEpisode = tuple[int, Episode | BadEpisodeError]  # in place of a bad episode, what is wrong with it
 
 
+@dataclass(frozen=True)
+class ShardSettings:
+    """How a split becomes files.
+
+    Args:
+        schema: of the files.
+        shard_size: bytes of pictures and numbers after which a new file begins.
+        skip_bad: leave out bad episodes instead of stopping at the first.
+        max_episodes: stop after as many good ones; None writes all.
+    """
+
+    schema: pa.Schema
+    shard_size: int
+    skip_bad: bool = False
+    max_episodes: int | None = None
+
+
 def write_shards(
     episodes: Iterator[NumberedEpisode],
     journal: Journal,
     count: int,
-    schema: pa.Schema,
-    shard_size: int,
-    skip_bad: bool,
+    settings: ShardSettings,
     advance: Callable[[int], Any],
 ) -> None:
     """Shard after shard until `count` episodes are read; each is noted in the journal once it is on the disk."""
-    while journal.next_episode < count:
+    most = count if settings.max_episodes is None else settings.max_episodes
+    while journal.next_episode < count and (room := most - sum(shard["episodes"] for shard in journal.shards)) > 0:
         place = journal.staged(len(journal.files))
         unfinished = place.with_suffix(".unfinished")
-        with EpisodeWriter(unfinished, schema) as writer:
-            shard = fill_shard(writer, episodes, journal.next_episode, shard_size, skip_bad, advance)
+        with EpisodeWriter(unfinished, settings.schema) as writer:
+            shard = fill_shard(writer, episodes, journal.next_episode, room, settings, advance)
         if shard["episodes"]:
             sync(unfinished)
             os.replace(unfinished, place)
@@ -47,11 +63,11 @@ def fill_shard(
     writer: EpisodeWriter,
     episodes: Iterator[NumberedEpisode],
     first: int,
-    shard_size: int,
-    skip_bad: bool,
+    room: int,
+    settings: ShardSettings,
     advance: Callable[[int], Any],
 ) -> dict[str, Any]:
-    """Write episodes until the shard is full or there are no more; what it holds, for the journal."""
+    """Write at most `room` episodes until the shard is full or there are no more; what it holds, for the journal."""
     shard: dict[str, Any] = {name: 0 for name in COUNTS}
     shard |= {"next_episode": first, "skipped": [], "camera_sizes": {}, "control_rates_hz": []}
     filled = 0
@@ -63,15 +79,15 @@ def fill_shard(
             sizes = camera_sizes(episode)
             writer.write(episode)
         except BadEpisodeError as error:
-            if not skip_bad:
-                raise BadEpisodeError(f"{error} (episode {number}; --skip-bad leaves it out)") from error
+            if not settings.skip_bad:
+                raise error.with_skip_bad() from error
             shard["skipped"].append({"episode": number, "reason": str(error)})
         else:
             count_episode(shard, episode, sizes)
             filled += episode_bytes(episode)
         shard["next_episode"] = number + 1
         advance(1)
-        if filled >= shard_size:
+        if filled >= settings.shard_size or shard["episodes"] == room:
             break
     return shard
 
@@ -92,13 +108,10 @@ def camera_sizes(episode: Episode) -> dict[str, str]:
     sizes = {}
     for camera, pictures in episode.images.items():
         try:
-            with Image.open(io.BytesIO(pictures[0])) as picture:
-                sizes[camera] = f"{picture.width}x{picture.height}"
-        except OSError as error:  # whose message may hold a memory address, and the manifest keeps this one
-            name = f"{episode.dataset}/{episode.episode_id}"
-            raise BadEpisodeError(
-                f"{name}: the first picture of {camera} is damaged ({len(pictures[0])} bytes)"
-            ) from error
+            picture = open_picture(pictures[0], f"the first picture of {camera}")
+        except ValueError as error:
+            raise BadEpisodeError(f"{episode.dataset}/{episode.episode_id}: {error}; record it again") from error
+        sizes[camera] = f"{picture.width}x{picture.height}"
     return sizes
 
 

@@ -8,7 +8,20 @@ import numpy as np
 
 
 class BadEpisodeError(ValueError):
-    """An episode that can't be read: the message names its file, its place there and the remedy."""
+    """An episode that can't be read: the message names its file, its place there and the remedy.
+
+    Args:
+        message: for a person.
+        file: the file that is to blame, where other episodes are in it too.
+    """
+
+    def __init__(self, message: str, file: str | None = None):
+        super().__init__(message)
+        self.file = file
+
+    def with_skip_bad(self) -> "BadEpisodeError":
+        """The same for a command that can go on without the episode."""
+        return BadEpisodeError(f"{str(self).rstrip('.')}; --skip-bad goes on without such episodes", self.file)
 
 
 @dataclass(frozen=True)
@@ -100,17 +113,39 @@ class RawEpisode:
     """What a file format holds, before a `FieldMapping` says what it means.
 
     Args:
-        steps: field → T values, an array (T, …) or a list of encoded pictures or texts. Nested fields are joined by
-            "/", e.g. "observation/image_0"; LeRobot's own names ("observation.images.cam_high") stay as they are.
+        steps: field → T values, an array (T, …) or a list of encoded pictures, of texts or, where their shapes differ,
+            of arrays. Nested fields are joined by "/", e.g. "observation/image_0"; LeRobot's own names
+            ("observation.images.cam_high") stay as they are.
         metadata: fields of the episode as a whole, joined in the same way, e.g. "episode_metadata/file_path".
         source: file and record, for messages and ids.
         control_rate_hz: where the format tells it.
     """
 
-    steps: Mapping[str, np.ndarray | list[bytes] | list[str]]
+    steps: Mapping[str, np.ndarray | list[bytes] | list[str] | list[np.ndarray]]
     metadata: Mapping[str, Any] = field(default_factory=dict)
     source: str = ""
     control_rate_hz: float | None = None
+
+
+@dataclass(frozen=True)
+class RecordedField:
+    """What a format's metadata tell of a field, before an episode is read.
+
+    Args:
+        name: as in `RawEpisode`.
+        kind: "number", "picture", or "text", which may hold encoded pictures too.
+        shape: of one step's value; None where a length differs.
+        names: of its dimensions, where the format tells them.
+        note: what the format says about it, in words.
+        of_steps: False for a field of the episode as a whole.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int | None, ...] = ()
+    names: tuple[str, ...] = ()
+    note: str = ""
+    of_steps: bool = True
 
 
 class RawReader(Protocol):

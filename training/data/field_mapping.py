@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ class Part:
         field: raw field of the steps, (T,) or (T, n).
         dims: which of its columns, in this order; all of them by default.
         zeros: number of constant columns, instead of a field.
-        scale: factor to the vector's units, one or one per column.
+        scale: factor to the vector's units, one or one per column; a gripper's, to the values of its convention.
         change: "difference_to_next", the value of the next step minus this one's; the last step has none.
         gripper: name of a convention (`gripper_conventions`) of its only column.
     """
@@ -115,13 +115,13 @@ class Part:
                     f"{raw.source}: {self.field} has {values.shape[1]} columns, but the mapping takes {list(self.dims)}"
                 )
             values = values[:, list(self.dims)]
-        if self.gripper is not None:
-            values = self._open_fraction(values, raw)
         if self.change is not None:
             values = np.vstack([np.diff(values, axis=0), np.full((1, values.shape[1]), np.nan, values.dtype)])
         if isinstance(self.scale, tuple) and len(self.scale) != values.shape[1]:
             raise MappingError(f"{self.field}: there are {len(self.scale)} scales for {values.shape[1]} columns")
-        return (values * np.asarray(self.scale, np.float64)).astype(np.float32) if self.scale != 1.0 else values
+        if self.scale != 1.0:
+            values = (values * np.asarray(self.scale, np.float64)).astype(np.float32)
+        return values if self.gripper is None else self._open_fraction(values, raw)
 
     def _open_fraction(self, values: np.ndarray, raw: RawEpisode) -> np.ndarray:
         if values.shape[1] != 1:
@@ -164,6 +164,16 @@ class Vector:
         """Places of the grippers among the dimensions."""
         ends = np.cumsum([part.size or 1 for part in self.parts])
         return tuple(int(end) - 1 for part, end in zip(self.parts, ends, strict=True) if part.gripper)
+
+    @property
+    def padding_dims(self) -> tuple[int, ...]:
+        """Places of constant zeros among the dimensions."""
+        sizes = [part.size for part in self.parts]
+        if sizes.count(None) > 1:  # the data alone tell where each of them ends
+            return ()
+        rest = len(self.names) - sum(size or 0 for size in sizes)
+        ends = np.cumsum([rest if size is None else size for size in sizes]).tolist()
+        return tuple(dim for part, end in zip(self.parts, ends, strict=True) for dim in range(end - part.zeros, end))
 
     def values(self, raw: RawEpisode, steps: int, name: str) -> np.ndarray:
         """(T, dimensions) float32 in physical units."""
@@ -263,6 +273,8 @@ class FieldMapping:
             state_names=state.names,
             state_units=state.units,
             first_step=self.drop_steps.get("first", 0),
+            dropped_steps=sum(self.drop_steps.values()),
+            state_padding=state.padding_dims,
             motion=self.motion,
         )
 
@@ -280,12 +292,13 @@ class FieldMapping:
             MappingError: a field that the data lack; the message lists those they have.
             BadEpisodeError: this episode's columns do not fit, or are too short.
         """
-        steps = len(step_field(raw, next(part.field for part in self.action.parts if part.field)))
+        self.require_fields(raw.source, raw.steps, raw.metadata)
+        steps = len(raw.steps[next(part.field for part in self.action.parts if part.field)])
         columns = {
             "actions": self._kept(self.action.values(raw, steps, "action")),
             "states": self._kept(self.state.values(raw, steps, "state")) if self.state else None,
             "instructions": self._kept(self._instructions(raw, steps)),
-            "images": {camera: self._kept(pictures(raw, name)) for camera, name in self.cameras.items()},
+            "images": {camera: self._kept(pictures(raw, camera, name)) for camera, name in self.cameras.items()},
         }
         check_finite(columns, raw.source)
         identity = {
@@ -300,6 +313,30 @@ class FieldMapping:
             dropped = f"{steps} recorded steps, {dict(self.drop_steps) or 'none'} dropped"
             raise BadEpisodeError(f"{raw.source}: {error} ({dropped})") from error
 
+    def require_fields(self, source: str, steps: Collection[str], episode: Collection[str]) -> None:
+        """Refuse data that lack a field of the mapping.
+
+        Args:
+            source: what messages call the data.
+            steps: names of the fields of the steps.
+            episode: names of the fields of the whole episode.
+
+        Raises:
+            MappingError: naming the field, the key that asks for it, the fields there are and the remedy.
+        """
+        asked = {f"cameras.{camera}": name for camera, name in self.cameras.items()}
+        for vector in ("state", "action"):
+            parts = enumerate(getattr(self, vector).parts) if getattr(self, vector) else ()
+            asked |= {f"{vector}.parts[{number}].field": part.field for number, part in parts if part.field}
+        for key, name in asked.items():
+            require_field(source, key, name, {"its fields": steps})
+        if self.instruction is not None:
+            places = {"its fields": steps, "its fields of the whole episode": episode}
+            require_field(source, "instruction", self.instruction, places)
+        for key in METADATA_COLUMNS:
+            if (name := getattr(self, key)) is not None and key not in self.optional:
+                require_field(source, key, name, {"its fields of the whole episode": episode})
+
     def _kept(self, column: Any) -> Any:
         return column[self.drop_steps.get("first", 0) : max(len(column) - self.drop_steps.get("last", 0), 0)]
 
@@ -308,13 +345,11 @@ class FieldMapping:
             return [None] * steps
         if self.instruction in raw.steps:
             return [text(value) for value in raw.steps[self.instruction]]
-        return [text(metadata_field(raw, self.instruction))] * steps
+        return [text(raw.metadata[self.instruction])] * steps
 
     def _metadata(self, raw: RawEpisode, column: str) -> str | None:
         name = getattr(self, column)
-        if name is None or (column in self.optional and name not in raw.metadata):
-            return None
-        return text(metadata_field(raw, name))
+        return text(raw.metadata[name]) if name in raw.metadata else None
 
     def _control_rate(self, raw: RawEpisode) -> float:
         told, mapped = raw.control_rate_hz, self.control_rate_hz
@@ -372,7 +407,7 @@ def check_finite(columns: Mapping[str, Any], source: str) -> None:
             step, dim = bad[0]
             raise BadEpisodeError(
                 f"{source}: {name} of step {step} has {columns[name][step, dim]} in dimension {dim}; "
-                "leave the episode out, or correct the recording"
+                "correct the recording"
             )
 
 
@@ -401,35 +436,36 @@ def is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def step_field(raw: RawEpisode, name: str) -> Any:
-    if name not in raw.steps:
-        raise MappingError(f"{raw.source} has no field {name}; its fields are {', '.join(sorted(raw.steps))}.")
-    return raw.steps[name]
-
-
-def metadata_field(raw: RawEpisode, name: str) -> Any:
-    if name not in raw.metadata:
-        known = ", ".join(sorted(raw.metadata)) or "absent"
-        raise MappingError(f"{raw.source} has no field {name}; its fields of the whole episode are {known}.")
-    return raw.metadata[name]
+def require_field(source: str, key: str, name: str, places: Mapping[str, Collection[str]]) -> None:
+    """Refuse a field that is in none of the places, each of which is called by what it holds."""
+    if any(name in known for known in places.values()):
+        return
+    there = "; ".join(f"{what} are {', '.join(sorted(known)) or 'absent'}" for what, known in places.items())
+    raise MappingError(
+        f"{source} has no field {name}; {there}. The mapping asks for it, `{key}: {name}`: correct it there, or give "
+        "the data that the mapping is for."
+    )
 
 
 def numbers(raw: RawEpisode, name: str) -> np.ndarray:
     """A field as (T, n) float32."""
-    values = step_field(raw, name)
+    values = raw.steps[name]
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiub" or values.ndim not in (1, 2):
         shape = f"an array {values.shape} {values.dtype}" if isinstance(values, np.ndarray) else "no array"
         raise MappingError(f"{raw.source}: {name} is {shape}; a state or action is made of numbers (T,) or (T, n).")
     if len(values) == 0:
-        raise BadEpisodeError(f"{raw.source}: {name} has no steps; leave the episode out")
+        raise BadEpisodeError(f"{raw.source}: {name} has no steps; correct the recording")
     return values.reshape(len(values), -1).astype(np.float32)
 
 
-def pictures(raw: RawEpisode, name: str) -> list[bytes]:
-    values = step_field(raw, name)
+def pictures(raw: RawEpisode, camera: str, name: str) -> list[bytes]:
+    values = raw.steps[name]
     if len(values) and not isinstance(values[0], bytes):
         found = ", ".join(key for key, value in sorted(raw.steps.items()) if len(value) and isinstance(value[0], bytes))
-        raise MappingError(f"{raw.source}: {name} holds no encoded pictures; fields of bytes are {found or 'absent'}.")
+        raise MappingError(
+            f"{raw.source}: `cameras.{camera}: {name}` of the mapping holds no encoded pictures; fields of bytes are "
+            f"{found or 'absent'}. Correct it in the mapping."
+        )
     return list(values)
 
 

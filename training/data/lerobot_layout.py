@@ -58,6 +58,11 @@ class EpisodeFiles:
     videos: Mapping[str, VideoSpan]
     metadata: Mapping[str, Any]
 
+    @property
+    def shared_file(self) -> str | None:
+        """`data_file` if it holds other episodes too."""
+        return self.data_file if self.shared else None
+
 
 @dataclass(frozen=True)
 class LerobotLayout:
@@ -93,9 +98,13 @@ class LerobotLayout:
             return self._files_of_v3(row) if self.version == "v3.0" else self._files_of_v2(row)
         except (KeyError, TypeError) as error:
             raise BadEpisodeError(
-                f"episode {row['episode_index']}: the list in meta/ says nothing of {error}; "
-                "copy meta/ again, or convert the dataset again."
+                f"the list in meta/ says nothing of {error}; copy meta/ again, or convert the dataset again"
             ) from error
+
+    @property
+    def listed_fields(self) -> list[str]:
+        """What the list tells of each episode, beside where its files are."""
+        return [name for name in self.episodes.column_names if not name.startswith(POINTERS)]
 
     def cameras(self, dtype: str) -> list[str]:
         """Names of the features that are pictures: `dtype` is "video" or "image"."""

@@ -1,7 +1,7 @@
 """Episodes of a LeRobot dataset (v2.0, v2.1, v3.0), read in place from a folder or from the Hub."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -10,9 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from instructvla.hub_source import local_file, local_folder
-from instructvla.training.data.episodes import BadEpisodeError, RawEpisode
+from instructvla.training.data.episodes import BadEpisodeError, RawEpisode, RecordedField
 from instructvla.training.data.lerobot_layout import META_FILES, EpisodeFiles, VideoSpan, read_layout
 from instructvla.training.data.video_frames import PICTURE_OPTIONS, pictures_at
+
+KEYS = ("timestamp", "episode_index", "task_index")  # columns that every dataset has
 
 
 class LerobotReader:
@@ -45,12 +47,14 @@ class LerobotReader:
     ):
         if picture_format not in PICTURE_OPTIONS:
             raise ValueError(f"picture_format is {picture_format!r}, but {' and '.join(PICTURE_OPTIONS)} exist.")
-        self._source, self._revision = source, revision
+        self._source, self._revision = str(Path(source)) if Path(source).is_dir() else str(source), revision
         folder = local_folder(source, META_FILES, revision, repo_type="dataset")
         if not Path(source).is_dir():
             self._revision = folder.name  # the commit: what is downloaded later is of the same one
         self.layout = read_layout(folder)
-        self.cameras = self._chosen(cameras)
+        self.cameras = self._pictures_of_steps()
+        if cameras is not None:
+            self.cameras = self.with_cameras(cameras).cameras
         self._picture_format, self._threads = picture_format, threads
 
     def __len__(self) -> int:
@@ -58,36 +62,61 @@ class LerobotReader:
 
     def __getitem__(self, index: int) -> RawEpisode:
         """Raises `BadEpisodeError` for an episode that can't be read, IndexError beyond the last."""
-        files = self.layout[index]
         try:
-            return self._read(files)
+            return self._read(self.layout[index])
         except BadEpisodeError as error:
-            raise BadEpisodeError(f"episode {files.episode_index}: {error}") from error
+            raise self._placed(error, self.layout.episodes["episode_index"][index].as_py()) from error
+
+    def _placed(self, error: BadEpisodeError, number: int) -> BadEpisodeError:
+        """The same with the dataset's name and the episode's number; files are named relative to the dataset."""
+        reason = str(error).replace(f"{self._source}/", "")
+        return BadEpisodeError(f"{self._source}, episode_index {number}: {reason}", error.file)
+
+    @property
+    def fields(self) -> list[RecordedField]:
+        """Those of the rows as meta/info.json tells them, the instruction, and those that meta/ lists of an episode."""
+        pictures = self._pictures_of_steps()
+        rows = [recorded_field(name, feature, name in pictures) for name, feature in self.layout.features.items()]
+        known = {field.name for field in rows}
+        rows += [RecordedField(name, "number", (1,)) for name in KEYS if name not in known]
+        listed = [RecordedField(name, "text", of_steps=False) for name in self.layout.listed_fields]
+        return [*rows, RecordedField("task", "text", note="the instruction"), *listed]
+
+    def with_cameras(self, cameras: Sequence[str]) -> Self:
+        """The same with these cameras alone; no video of another one is decoded.
+
+        Raises:
+            ValueError: an unknown one.
+        """
+        existing = self._pictures_of_steps()
+        unknown = [name for name in cameras if name not in existing]
+        if unknown:
+            raise ValueError(f"{self._source} has no camera {', '.join(unknown)}; it has {', '.join(existing)}.")
+        reader = copy.copy(self)
+        reader.cameras = tuple(cameras)
+        return reader
 
     def without_pictures(self) -> Self:
         """The same without cameras: no video is decoded."""
-        reader = copy.copy(self)
-        reader.cameras = ()
-        return reader
+        return self.with_cameras(())
 
-    def _chosen(self, cameras: Sequence[str] | None) -> tuple[str, ...]:
-        existing = self.layout.cameras("video") + self.layout.cameras("image")
-        unknown = [name for name in cameras or () if name not in existing]
-        if unknown:
-            raise ValueError(f"{self._source} has no camera {', '.join(unknown)}; it has {', '.join(existing)}.")
-        return tuple(existing if cameras is None else cameras)
+    def _pictures_of_steps(self) -> tuple[str, ...]:
+        return tuple(self.layout.cameras("video") + self.layout.cameras("image"))
 
     def _read(self, files: EpisodeFiles) -> RawEpisode:
         table = self._table(files)
-        steps: dict[str, Any] = {name: column_values(name, table[name]) for name in table.column_names}
-        steps["task"] = self._tasks(steps)
+        try:
+            steps: dict[str, Any] = {name: column_values(name, table[name]) for name in table.column_names}
+            steps["task"] = self._tasks(steps)
+        except BadEpisodeError as error:
+            raise BadEpisodeError(f"{files.data_file}: {error}", files.shared_file) from error
         for camera in self.cameras:
             if camera in files.videos:
                 steps[camera] = self._pictures(files.videos[camera], steps)
         return RawEpisode(
             steps=steps,
             metadata=files.metadata,
-            source=f"{files.data_file}, episode {files.episode_index}",
+            source=f"{self._source}/{files.data_file}, episode_index {files.episode_index}",
             control_rate_hz=self.layout.fps,
         )
 
@@ -100,21 +129,22 @@ class LerobotReader:
             table = pq.read_table(path, columns=columns, filters=wanted, use_threads=False, partitioning=None)
         except (OSError, pa.ArrowException) as error:
             raise BadEpisodeError(
-                f"{files.data_file} is truncated or no Parquet file ({error}); copy it again."
+                f"{files.data_file} is truncated or no Parquet file ({error}); copy it again", files.shared_file
             ) from error
         if len(table) != files.length or files.length == 0:
             raise BadEpisodeError(
-                f"{files.data_file} has {len(table)} rows of it, but meta/ lists {files.length}; copy both again."
+                f"{files.data_file} has {len(table)} rows of it, but meta/ lists {files.length}; copy both again",
+                files.shared_file,
             )
         return table
 
     def _columns(self, data_file: str, existing: Sequence[str]) -> list[str]:
         others = {name for dtype in ("video", "image") for name in self.layout.cameras(dtype)} - set(self.cameras)
         videos = set(self.layout.cameras("video"))
-        promised = {"timestamp", "episode_index", "task_index", *self.layout.features} - videos - others
+        promised = {*KEYS, *self.layout.features} - videos - others
         if lacking := sorted(promised - set(existing)):
             raise BadEpisodeError(
-                f"{data_file} lacks {', '.join(lacking)}, which meta/info.json promises; it has {', '.join(existing)}."
+                f"{data_file} lacks {', '.join(lacking)}, which meta/info.json promises; it has {', '.join(existing)}"
             )
         return [name for name in existing if name not in videos | others]
 
@@ -123,20 +153,46 @@ class LerobotReader:
             return [self.layout.tasks[int(index)] for index in steps["task_index"]]
         except KeyError as error:
             raise BadEpisodeError(
-                f"its task_index {error} is not among the {len(self.layout.tasks)} tasks in meta/; copy meta/ again."
+                f"its task_index {error} is not among the {len(self.layout.tasks)} tasks in meta/; copy meta/ again"
             ) from error
 
     def _pictures(self, span: VideoSpan, steps: Mapping[str, Any]) -> list[bytes]:
         times = span.start + np.asarray(steps["timestamp"], np.float64)
         tolerance = 0.5 / self.layout.fps
-        path = self._path(span.file)
-        return pictures_at(path, times, tolerance, span.end, self._picture_format, self._threads)
+        try:
+            path = self._path(span.file)
+            return pictures_at(path, times, tolerance, span.end, self._picture_format, self._threads)
+        except BadEpisodeError as error:
+            raise BadEpisodeError(str(error), None if span.end is None else span.file) from error
 
     def _path(self, name: str) -> Path:
         try:
             return local_file(self._source, name, self._revision, repo_type="dataset")
         except FileNotFoundError as error:
-            raise BadEpisodeError(f"{self._source} has no {name}; copy it again, or leave the episode out.") from error
+            raise BadEpisodeError(f"{name} is missing; copy it again") from error
+
+
+def recorded_field(name: str, feature: Mapping[str, Any], is_picture: bool) -> RecordedField:
+    """A feature of meta/info.json."""
+    if is_picture:
+        is_depth = (feature.get("info") or {}).get("video.is_depth_map", False)
+        return RecordedField(name, "picture", note="a depth map" if is_depth else "")
+    shape, names = tuple(feature.get("shape") or ()), tuple(dimension_names(feature.get("names")))
+    kind = "text" if feature["dtype"] == "string" else "number"
+    return RecordedField(name, kind, shape, names if len(names) == np.prod(shape) else ())
+
+
+def dimension_names(names: Any) -> Iterator[str]:
+    """The names of a feature's dimensions: LeRobot has them in lists, lists of lists and lists with a title."""
+    if isinstance(names, str):
+        yield names
+    elif isinstance(names, Mapping):
+        is_numbered = all(isinstance(value, int) for value in names.values())
+        for value in sorted(names, key=names.__getitem__) if is_numbered else names.values():
+            yield from dimension_names(value)
+    elif isinstance(names, Sequence):
+        for value in names:
+            yield from dimension_names(value)
 
 
 def column_values(name: str, column: pa.ChunkedArray) -> np.ndarray | list[Any]:
@@ -158,7 +214,7 @@ def column_values(name: str, column: pa.ChunkedArray) -> np.ndarray | list[Any]:
 def embedded_pictures(name: str, array: pa.Array) -> list[bytes]:
     if array.null_count:
         row = array.is_null().index(True).as_py()
-        raise BadEpisodeError(f"row {row} of {name} has no picture in the file; write the dataset with its pictures.")
+        raise BadEpisodeError(f"row {row} of {name} has no picture in the file; write the dataset with its pictures")
     return array.to_pylist()
 
 
@@ -169,10 +225,10 @@ def numbers(name: str, array: pa.Array) -> np.ndarray:
         lengths = array.value_lengths().unique()
         if len(lengths) != 1 or not lengths[0].is_valid:
             raise BadEpisodeError(
-                f"the rows of {name} are missing or of different lengths ({lengths.to_pylist()[:5]}); record it again."
+                f"the rows of {name} are missing or of different lengths ({lengths.to_pylist()[:5]}); record it again"
             )
         array = array.flatten()
         shape.append(lengths[0].as_py())
     if not (pa.types.is_integer(array.type) or pa.types.is_floating(array.type) or pa.types.is_boolean(array.type)):
-        raise BadEpisodeError(f"{name} holds {array.type}, which is neither numbers, texts nor pictures.")
+        raise BadEpisodeError(f"{name} holds {array.type}, which is neither numbers, texts nor pictures")
     return array.to_numpy(zero_copy_only=False).reshape(shape)

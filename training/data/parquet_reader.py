@@ -5,6 +5,7 @@ import copy
 import hashlib
 import itertools
 import json
+import os
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, Self
@@ -101,6 +102,7 @@ class ParquetEpisodes:
         self._require_files()
         self.numbers_only = False
         self._opened: OrderedDict[int, pq.ParquetFile] = OrderedDict()
+        self._process = os.getpid()
 
     def without_pictures(self) -> Self:
         """The same episodes without cameras: nothing of the pictures is read or transferred."""
@@ -157,6 +159,8 @@ class ParquetEpisodes:
         return episode_from_table(table, f"{place}: row group {group}")
 
     def _file(self, number: int, place: str) -> pq.ParquetFile:
+        if self._process != os.getpid():  # a forked process would share the place in files that are open
+            self._opened, self._process = OrderedDict(), os.getpid()
         if number not in self._opened:
             path, size = self.files[number]["path"], self.files[number]["bytes"]
             found = self.storage.size(path)

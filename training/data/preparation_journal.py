@@ -21,14 +21,14 @@ class Journal:
         settings: everything that the files' bytes depend on, as JSON values.
 
     Raises:
-        ValueError: the split was begun with other settings; the message says which.
+        ValueError: some of the split was finished with other settings; the message says which.
     """
 
     def __init__(self, output: Path, split: str, settings: Mapping[str, Any]):
         self.folder, self.split = output / FOLDER, split
         self.path = self.folder / f"{split}.jsonl"
         self.shards: list[dict[str, Any]] = []
-        if self.path.is_file() and (lines := whole_lines(self.path)):
+        if self.path.is_file() and len(lines := whole_lines(self.path)) > 1:
             header, *self.shards = lines
             require_same(header["settings"], settings, f"{output} was begun")
         else:

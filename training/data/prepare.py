@@ -16,12 +16,21 @@ from tqdm import tqdm
 from instructvla.command_errors import errors_on_stderr
 from instructvla.training.data.dataset_description import DatasetDescription
 from instructvla.training.data.episode_parquet import FORMAT, FORMAT_VERSION, MANIFEST, episode_schema
-from instructvla.training.data.episode_shards import NumberedEpisode, final_files, sync, totals, write_shards
+from instructvla.training.data.episode_shards import (
+    NumberedEpisode,
+    ShardSettings,
+    final_files,
+    sync,
+    totals,
+    write_shards,
+)
 from instructvla.training.data.episodes import BadEpisodeError, Episode, EpisodeReader
 from instructvla.training.data.language_motion import MotionSettings, with_language_motion
+from instructvla.training.data.message_groups import few, grouped, without_numbers
 from instructvla.training.data.ordered_reading import read_in_order
 from instructvla.training.data.parquet_reader import FolderStorage, read_manifest
 from instructvla.training.data.preparation_journal import FOLDER, Journal, require_same
+from instructvla.training.data.preparation_lock import only_one
 from instructvla.training.data.readers import open_episodes
 from instructvla.training.data.vla_it import VlaItIndex
 
@@ -42,6 +51,7 @@ def prepare(
     settings: Mapping[str, Any] | None = None,
     shard_size: int = SHARD_SIZE,
     skip_bad: bool = False,
+    max_episodes: int | None = None,
     workers: int = 0,
     show_progress: bool = False,
 ) -> dict[str, Any]:
@@ -58,44 +68,63 @@ def prepare(
         settings: JSON values that tell what the transforms do: an interrupted run goes on only with the same ones.
         shard_size: bytes of pictures and numbers after which a new file begins.
         skip_bad: leave out episodes that can't be read, and note each with its reason in the manifest.
+        max_episodes: stop after as many good ones.
         workers: processes that read episodes; 0 reads in this one.
+        show_progress: on a terminal.
 
     Returns:
         The split's part of the manifest.
 
     Raises:
         BadEpisodeError: the first bad episode, without `skip_bad`; finished files stay, for another call.
-        ValueError: `output` holds something else, or was begun with other settings.
+        ValueError: `output` holds something else, was begun with other settings, or another process writes to it.
     """
-    output, description = Path(output), reader.description
+    output = Path(output)
     all_settings = {
         **reader.provenance,
         "shard_size": shard_size,
+        **({} if max_episodes is None else {"max_episodes": max_episodes}),
         **(settings or {}),
         "versions": {name: installed_version(name) for name in VERSIONED},
     }
     check_output(output)
-    manifest = existing_manifest(output, description)
-    if split in manifest["splits"]:
-        require_same(manifest["splits"][split]["settings"], all_settings, f"{output} holds split {split!r}, prepared")
-        Journal(output, split, all_settings).remove()
-        return manifest["splits"][split]
-    journal = Journal(output, split, all_settings)
-    read = finished_episodes(reader, journal.next_episode, transforms, workers)
-    quiet = None if show_progress else True  # None shows the bar on a terminal only
-    with tqdm(total=len(reader), initial=journal.next_episode, unit="episode", disable=quiet) as bar:
-        write_shards(read, journal, len(reader), episode_schema(description), shard_size, skip_bad, bar.update)
-    if not journal.files:
-        reasons = [episode["reason"] for shard in journal.shards for episode in shard["skipped"]]
-        raise ValueError(f"{source or 'The source'} has no episode that can be read. {'; '.join(reasons[:1])}")
-    entry = {"source": source_name(source), "settings": all_settings, **totals(journal)}
-    for episode in entry["skipped"]:
-        episode["reason"] = episode["reason"].replace(str(source), source_name(source))
-    entry["files"] = final_files(output, journal)
-    manifest["splits"] = dict(sorted({**manifest["splits"], split: entry}.items()))
-    replace_text(output / MANIFEST, journal.folder / f"{split}-{MANIFEST}", json.dumps(manifest, indent=1) + "\n")
-    journal.remove()
+    with only_one(output):
+        manifest = existing_manifest(output, reader.description)
+        if split in manifest["splits"]:
+            what = f"{output} holds split {split!r}, prepared"
+            require_same(manifest["splits"][split]["settings"], all_settings, what)
+            Journal(output, split, all_settings).remove()
+            return manifest["splits"][split]
+        journal = Journal(output, split, all_settings)
+        read = finished_episodes(reader, journal.next_episode, transforms, workers)
+        shards = ShardSettings(episode_schema(reader.description), shard_size, skip_bad, max_episodes)
+        fill(journal, read, len(reader), shards, show_progress)
+        entry = {"source": source_name(source), "settings": all_settings, **totals(journal)}
+        if not entry["episodes"]:
+            journal.remove()
+            reasons = "; ".join(episode["reason"] for episode in entry["skipped"][:1])
+            raise ValueError(f"{source or 'The source'} has no episode that can be read. {reasons}")
+        for episode in entry["skipped"]:
+            episode["reason"] = without_folder(episode["reason"], source)
+        entry["files"] = final_files(output, journal)
+        manifest["splits"] = dict(sorted({**manifest["splits"], split: entry}.items()))
+        replace_text(output / MANIFEST, journal.folder / f"{split}-{MANIFEST}", json.dumps(manifest, indent=1) + "\n")
+        journal.remove()
     return entry
+
+
+def fill(
+    journal: Journal, episodes: Iterator[NumberedEpisode], count: int, settings: ShardSettings, show_progress: bool
+) -> None:
+    """Write what is missing of a split's `count` episodes; an error before the first shard leaves nothing behind."""
+    quiet = None if show_progress else True  # None shows the bar on a terminal only
+    with tqdm(total=count, initial=journal.next_episode, unit="episode", disable=quiet) as bar:
+        try:
+            write_shards(episodes, journal, count, settings, bar.update)
+        except Exception:
+            if not journal.shards:
+                journal.remove()
+            raise
 
 
 def check_output(output: Path) -> None:
@@ -178,6 +207,13 @@ def source_name(source: str | Path) -> str:
     return f"{folder.parent.name}/{folder.name}" if re.fullmatch(r"[\d.]+", folder.name) else folder.name
 
 
+def without_folder(text: str, source: str | Path) -> str:
+    """A message about a source without the folders of this machine above it."""
+    folder = Path(source)
+    is_named = folder.is_dir() and folder != Path(".")
+    return text.replace(str(folder), source_name(source)) if is_named else text
+
+
 app = typer.Typer(add_completion=False)
 
 
@@ -196,18 +232,20 @@ def main(
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave out bad episodes; the manifest lists them.")
     ] = False,
+    max_episodes: Annotated[int | None, typer.Option(min=1, help="Stop after as many that can be read.")] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes that read; 0 reads in this one.")] = 0,
     shard_size: Annotated[str, typer.Option(help="Of the Parquet files.")] = "500MB",
 ) -> None:
     """Write a dataset as sharded Parquet files that training streams; run again, it goes on where it stopped."""
     with errors_on_stderr():
         size, reader = parse_size(shard_size), open_episodes(source, mapping, split, dataset, revision)
-        annotations = VlaItIndex.read(vla_it or [])
+        annotations, description = VlaItIndex.read(vla_it or []), reader.description
         transforms: list[Transform] = []
         if vla_it:
-            transforms.append(partial(annotations.join, first_step=reader.description.first_step))
+            place = {"first_step": description.first_step, "dropped_steps": description.dropped_steps}
+            transforms.append(partial(annotations.join, **place))
         if motion:
-            transforms.append(motion_transform(reader.description))
+            transforms.append(motion_transform(description))
         entry = prepare(
             reader,
             output,
@@ -217,6 +255,7 @@ def main(
             settings={"vla_it": sorted(file_hash(path) for path in vla_it or []), "motion": motion},
             shard_size=size,
             skip_bad=skip_bad,
+            max_episodes=max_episodes,
             workers=workers,
             show_progress=True,
         )
@@ -233,9 +272,16 @@ def summary(entry: Mapping[str, Any], output: Path) -> str:
         f"  with an instruction  {entry['instructed']:,}",
         f"  with language motion {entry['with_motion']:,}",
         f"  annotated (VLA-IT)   {entry['annotated']:,}",
-        *(f"  skipped {episode['episode']}: {episode['reason']}" for episode in entry["skipped"]),
+        *skipped_lines(entry["skipped"]),
     ]
     return "\n".join([*lines, f"written to {output}"])
+
+
+def skipped_lines(skipped: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Episodes that were left out for the same reason together; the manifest lists each."""
+    for group in grouped(skipped, key=lambda episode: without_numbers(episode["reason"])):
+        numbers = [episode["episode"] for episode in group]
+        yield f"  skipped {few(numbers)}: {'such as ' if len(group) > 1 else ''}{group[0]['reason']}"
 
 
 if __name__ == "__main__":

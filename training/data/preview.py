@@ -12,7 +12,7 @@ from instructvla.training.data.dataset_statistics import DatasetStatistics, Desc
 from instructvla.training.data.episode_checks import check_episode
 from instructvla.training.data.episodes import BadEpisodeError
 from instructvla.training.data.parquet_reader import ParquetEpisodes
-from instructvla.training.data.prepare import source_name
+from instructvla.training.data.prepare import source_name, without_folder
 from instructvla.training.data.preview_page import EpisodeView, render_page
 from instructvla.training.data.preview_tracks import spread
 from instructvla.training.data.readers import open_episodes
@@ -56,8 +56,8 @@ def preview(
         raise ValueError(f"{output} is a folder; give the file to write, e.g. {output / 'preview.html'}")
     statistics = DatasetStatistics(reader.description)
     views = [episode_view(reader, index, statistics) for index in check_episodes(episodes, len(reader))]
-    if str(source):  # the page may be shown to others
-        views = [without_folder(view, source) for view in views]
+    # the page may be shown to others
+    views = [replace(view, warnings=[without_folder(text, source) for text in view.warnings]) for view in views]
     if all(view.episode is None for view in views):
         raise ValueError(
             f"none of the {len(views)} episodes can be read, so there is nothing to show. {views[0].warnings[0]}"
@@ -82,11 +82,6 @@ def episode_view(reader: DescribedReader, index: int, statistics: DatasetStatist
     except BadEpisodeError as error:
         warnings.append(f"not in the statistics: {error}")
     return EpisodeView(index, episode, description, warnings)
-
-
-def without_folder(view: EpisodeView, source: str | Path) -> EpisodeView:
-    """The same with warnings that name the source but not the folders above it."""
-    return replace(view, warnings=[warning.replace(str(source), source_name(source)) for warning in view.warnings])
 
 
 def check_episodes(episodes: Sequence[int], total: int) -> Sequence[int]:

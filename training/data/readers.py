@@ -4,13 +4,18 @@ import hashlib
 import json
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from instructvla.hub_source import require_no_file
 from instructvla.training.data.episode_parquet import MANIFEST
-from instructvla.training.data.episodes import EpisodeReader, RawReader
+from instructvla.training.data.episodes import EpisodeReader
 from instructvla.training.data.field_mapping import FieldMapping, MappedEpisodes, read_mapping, shipped_mappings
 from instructvla.training.data.parquet_reader import HubStorage, ParquetEpisodes
 from instructvla.training.data.preparation_journal import FOLDER
+
+if TYPE_CHECKING:
+    from instructvla.training.data.lerobot_reader import LerobotReader
+    from instructvla.training.data.rlds import RldsReader
 
 LEROBOT_INFO = "meta/info.json"
 RLDS_FEATURES = "features.json"
@@ -27,8 +32,8 @@ def open_episodes(
     """The episodes of a folder or of a Hub dataset, by number.
 
     Args:
-        source: RLDS folder (with features.json, or the folder above it), LeRobot folder or Hub dataset, or the folder
-            or Hub dataset that `instructvla prepare` made.
+        source: RLDS folder (with features.json, or one or two levels above it where it holds no other dataset),
+            LeRobot folder or Hub dataset, or the folder or Hub dataset that `instructvla prepare` made.
         mapping: for RLDS and LeRobot: name of a shipped mapping, YAML file, or `FieldMapping`.
         split: of RLDS and prepared episodes.
         dataset: name for its statistics, instead of the mapping's.
@@ -45,13 +50,18 @@ def open_episodes(
     if mapping is None:
         raise ValueError(
             f"{source} is a {kind} dataset, which does not say what its fields mean: give a mapping, "
-            f"{', '.join(shipped_mappings())} or your own YAML file."
+            f"{', '.join(shipped_mappings())} or your own YAML file (`instructvla draft-mapping` writes a first one)."
         )
     meaning = read_mapping(mapping)
     if dataset is not None:
         meaning = meaning.with_dataset(dataset)
-    raw = open_raw(source, kind, meaning, split, revision)
-    return MappedEpisodes(raw, meaning, partial(source_fingerprint, source, split, revision))
+    raw = open_raw(source, kind, split, revision)
+    names = {of_steps: [item.name for item in raw.fields if item.of_steps == of_steps] for of_steps in (True, False)}
+    meaning.require_fields(str(source), steps=names[True], episode=names[False])
+    if kind == "LeRobot":
+        raw = raw.with_cameras(list(meaning.cameras.values()))
+    folder = raw.folder if kind == "RLDS" else source  # whichever folder above it was given
+    return MappedEpisodes(raw, meaning, partial(source_fingerprint, folder, split, revision))
 
 
 def source_fingerprint(source: str | Path, split: str, revision: str | None = None) -> str:
@@ -64,7 +74,7 @@ def source_fingerprint(source: str | Path, split: str, revision: str | None = No
     return hashlib.sha256(json.dumps([split, identity]).encode()).hexdigest()
 
 
-def open_raw(source: str | Path, kind: str, mapping: FieldMapping, split: str, revision: str | None) -> RawReader:
+def open_raw(source: str | Path, kind: str, split: str, revision: str | None) -> "RldsReader | LerobotReader":
     """The raw reader of a format, which is imported here as it needs libraries that others don't."""
     if kind == "RLDS":
         from instructvla.training.data.rlds import RldsReader
@@ -76,7 +86,7 @@ def open_raw(source: str | Path, kind: str, mapping: FieldMapping, split: str, r
 
     if split != "train":
         raise ValueError(f"{source} is a LeRobot dataset, all of which is split 'train'; {split!r} is none.")
-    return LerobotReader(source, cameras=list(mapping.cameras.values()), revision=revision)
+    return LerobotReader(source, revision=revision)
 
 
 def detect_format(source: str | Path, revision: str | None = None) -> str:
@@ -92,14 +102,13 @@ def detect_format(source: str | Path, revision: str | None = None) -> str:
         return "LeRobot"
     if any(name.rpartition("/")[2] == RLDS_FEATURES for name in names):
         return "RLDS"
-    below = sorted(str(path.parent) for path in Path(source).glob(f"*/*/{RLDS_FEATURES}"))
-    hint = f" Give one of {', '.join(below)}." if below else ""
-    raise ValueError(f"{source} holds no dataset of a known format: {FORMATS}.{hint}")
+    raise ValueError(f"{source} holds no dataset of a known format: {FORMATS}.")
 
 
 def telling_names(folder: Path) -> list[str]:
     """Those files of a folder that tell a format; a folder may hold a million others."""
-    patterns = (RLDS_FEATURES, f"*/{RLDS_FEATURES}", LEROBOT_INFO, MANIFEST, f"{FOLDER}/*.jsonl")
+    features = (RLDS_FEATURES, f"*/{RLDS_FEATURES}", f"*/*/{RLDS_FEATURES}")  # dataset/version/features.json
+    patterns = (*features, LEROBOT_INFO, MANIFEST, f"{FOLDER}/*.jsonl")
     return [path.relative_to(folder).as_posix() for pattern in patterns for path in folder.glob(pattern)]
 
 

@@ -7,7 +7,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from instructvla.training.data.episodes import RawEpisode
+from instructvla.training.data.episodes import RawEpisode, RecordedField
 from instructvla.training.data.tf_example import parse_example
 from instructvla.training.data.tfds_features import Column, Example, Feature, read_features
 from instructvla.training.data.tfrecord import TFRecordFile
@@ -31,7 +31,7 @@ class RldsReader:
     """
 
     def __init__(self, folder: str | Path, split: str = "train"):
-        self.folder = _version_folder(Path(folder))
+        self.folder = version_folder(Path(folder))
         self.split = split
         features = read_features(self.folder / "features.json")
         self._step_features = [feature for feature in features if feature.name.startswith(STEPS) and feature.levels]
@@ -47,9 +47,10 @@ class RldsReader:
         self._ends = list(accumulate(max(len(file), length) for file, length in zip(self._files, told, strict=True)))
 
     @property
-    def paths(self) -> list[Path]:
-        """The files that decide what is read."""
-        return [self.folder / "features.json", *(file.path for file in self._files)]
+    def fields(self) -> list[RecordedField]:
+        """Those of the steps, then those of the episode, as features.json tells them."""
+        of_steps = [_recorded(feature, True) for feature in self._step_features]
+        return of_steps + [_recorded(feature, False) for feature in self._episode_features]
 
     def __len__(self) -> int:
         """Counts the episodes that dataset_info.json tells but a file has lost; reading one of these raises."""
@@ -69,7 +70,7 @@ class RldsReader:
 
     def _episode(self, file: TFRecordFile, record: int) -> RawEpisode:
         if record >= len(file):
-            raise file.bad(record, f"dataset_info.json tells it, but only {file.intact} can be read from the file")
+            raise file.lost(record)
         data = file[record]
         try:
             example = parse_example(data)
@@ -77,7 +78,17 @@ class RldsReader:
             metadata = {feature.name: feature.decode(example) for feature in self._episode_features}
         except ValueError as error:
             raise file.bad(record, str(error)) from error
-        return RawEpisode(steps, metadata, f"{file.path.name}#{record}")
+        return RawEpisode(steps, metadata, f"{file.path}, record {record}")
+
+
+def _recorded(feature: Feature, of_steps: bool) -> RecordedField:
+    return RecordedField(
+        name=feature.name.removeprefix(STEPS) if of_steps else feature.name,
+        kind={"number": "number", "image": "picture"}.get(feature.kind, "text"),
+        shape=(None,) * (feature.levels - of_steps) + feature.shape,
+        note=feature.description,
+        of_steps=of_steps,
+    )
 
 
 def _steps(features: list[Feature], example: Example) -> dict[str, Column]:
@@ -89,7 +100,8 @@ def _steps(features: list[Feature], example: Example) -> dict[str, Column]:
     return columns
 
 
-def _version_folder(folder: Path) -> Path:
+def version_folder(folder: Path) -> Path:
+    """The folder with features.json: the given one, or the only one up to two levels below (else ValueError)."""
     if (folder / "features.json").is_file():
         return folder
     found = sorted(path.parent for pattern in ("*", "*/*") for path in folder.glob(f"{pattern}/features.json"))

@@ -1,6 +1,5 @@
 """Conversations that teach a robot's frame: which form it takes, and its words (paper appendix E.1)."""
 
-import io
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,7 +10,8 @@ from PIL import Image
 
 from instructvla.processing.action_normalization import nearest
 from instructvla.processing.chat_prompts import action_messages, control_tokens, query_token
-from instructvla.processing.image_transforms import DECODING_ERRORS, to_rgb
+from instructvla.processing.image_transforms import to_rgb
+from instructvla.training.data.encoded_pictures import open_picture
 from instructvla.training.data.episodes import BadEpisodeError, Turn
 from instructvla.training.data.mixture import FrameSample, MixtureStream
 
@@ -271,9 +271,9 @@ def decoded_views(
 def decoded(picture: bytes | Image.Image, source: str) -> Image.Image:
     """An RGB picture; one that can't be decoded is a `BadEpisodeError`."""
     try:
-        return to_rgb(Image.open(io.BytesIO(picture)) if isinstance(picture, bytes) else picture, source)
-    except DECODING_ERRORS as error:
-        raise BadEpisodeError(f"{source}: the picture can't be decoded: {error}; record it anew or skip it") from error
+        return to_rgb(open_picture(picture) if isinstance(picture, bytes) else picture, "the picture")
+    except ValueError as error:
+        raise BadEpisodeError(f"{source}: {error}; record it anew or skip it") from error
 
 
 def check_settings(saved: Mapping[str, Any], settings: Mapping[str, Any]) -> None:

@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
+import torch
 from datasets import IterableDataset
 from torch.utils.data import DataLoader, get_worker_info
 from torch.utils.data import IterableDataset as TorchIterableDataset
@@ -62,9 +63,16 @@ class StreamLoader:
     def __iter__(self) -> Iterator[Any]:
         workers = _WorkerStreams(self._make_stream, self._next, list(self._states))
         loader = DataLoader(
-            workers, batch_size=None, collate_fn=_unchanged, num_workers=self._num_workers, **self._options
+            workers,
+            batch_size=None,
+            collate_fn=_unchanged,
+            num_workers=self._num_workers,
+            generator=torch.Generator(),  # or iterating would draw from the global one, and a resumed run differ
+            **self._options,
         )
         for worker, state, item in loader:
+            if isinstance(item, _Failure):
+                raise item.error
             self._states[worker] = state
             self._next = (worker + 1) % len(self._states)
             yield item
@@ -100,10 +108,20 @@ class _WorkerStreams(TorchIterableDataset):
         # The loader asks process 0 first, whose turn it needn't be.
         worker = 0 if process is None else (process.id + self._first) % process.num_workers
         stream = self._make_stream(worker, len(self._states))
-        if self._states[worker] is not None:
-            stream.load_state_dict(json.loads(self._states[worker]))
-        for item in stream:
-            yield worker, json.dumps(stream.state_dict()), item  # a text passes the queue and the pinning as it is
+        try:
+            if self._states[worker] is not None:
+                stream.load_state_dict(json.loads(self._states[worker]))
+            for item in stream:
+                yield worker, json.dumps(stream.state_dict()), item  # a text passes the queue and the pinning as it is
+        except ValueError as error:
+            yield worker, "", _Failure(error)
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """Bad data that a worker met: raised where the items are used, or a user would see the worker's traceback first."""
+
+    error: ValueError
 
 
 def as_iterable_dataset(stream: MixtureStream, num_workers: int = 1) -> IterableDataset:

@@ -8,7 +8,7 @@ sequence has its values under `ragged_flat_values` and its lengths, level by lev
 import json
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ class Feature:
         shape: of one value; None is a length that differs.
         encoding: of a number: "none", "bytes" or "zlib".
         optional: a record may lack it.
+        description: in words, as features.json has it.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Feature:
     shape: tuple[int | None, ...] = ()
     encoding: str = "none"
     optional: bool = False
+    description: str = ""
 
     def decode(self, example: Example) -> Any:
         """The field's value in one record.
@@ -163,6 +165,7 @@ def read_features(path: Path) -> list[Feature]:
 
 def _leaves(node: Mapping[str, Any], name: str, levels: int) -> Iterator[Feature]:
     """Told apart by their content as TFDS's own reader does, not by class name: own subclasses work, too."""
+    note = str(node.get("description", ""))
     if "featuresDict" in node:
         for key, child in node["featuresDict"].get("features", {}).items():
             yield from _leaves(child, f"{name}/{key}" if name else key, levels)
@@ -172,11 +175,11 @@ def _leaves(node: Mapping[str, Any], name: str, levels: int) -> Iterator[Feature
         for language in node["translation"]["languages"]:
             yield Feature(f"{name}/{language}", "text", levels)
     elif "tensor" in node:
-        yield _tensor(node["tensor"], name, levels)
+        yield replace(_tensor(node["tensor"], name, levels), description=note)
     elif "text" in node:
-        yield Feature(name, "text", levels)
+        yield Feature(name, "text", levels, description=note)
     elif "image" in node or "video" in node:
-        yield Feature(name, "image", levels + ("video" in node))
+        yield Feature(name, "image", levels + ("video" in node), description=note)
     elif "classLabel" in node:
         yield Feature(name, "number", levels, np.dtype(np.int64))
     elif "boundingBox" in node:

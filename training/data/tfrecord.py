@@ -60,7 +60,7 @@ class TFRecordFile:
         if not 0 <= record < len(self):
             raise IndexError(f"{self.path} holds {len(self)} records, there is no record {record}")
         if record == self.intact:
-            raise self.bad(record, self._damage)
+            raise self.lost(record)
         start, end = (int(offset) for offset in self._offsets[record : record + 2])
         with open(self.path, "rb", buffering=0) as file:
             file.seek(start)
@@ -75,7 +75,15 @@ class TFRecordFile:
     def bad(self, record: int, problem: str) -> BadEpisodeError:
         """The error that says what is wrong with `record`, and where it is."""
         place = f"record {record} at byte {self._offsets[min(record, self.intact)]}"
-        return BadEpisodeError(f"{self.path}, {place}: {problem}; download this file again")
+        return BadEpisodeError(f"{self.path}, {place}: {problem}; download this file again", str(self.path))
+
+    def lost(self, record: int) -> BadEpisodeError:
+        """The same for a record at which the file breaks off, or that it should hold behind that place."""
+        place = f"the file breaks off at record {self.intact}, byte {self._offsets[-1]}"
+        problem = self._damage or "it ends there, though more records are told of"
+        return BadEpisodeError(
+            f"{self.path}, record {record}: {place}: {problem}; download this file again", str(self.path)
+        )
 
 
 def _scan(path: Path) -> tuple[np.ndarray, str | None]:

@@ -1,7 +1,7 @@
-"""`instructvla validate`: what is wrong with a dataset, one line per problem with its episode, and a table."""
+"""`instructvla validate`: what is wrong with a dataset, a line per problem with its episodes, and a table."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -18,11 +18,13 @@ from instructvla.training.data.dataset_checks import (
     OpposedActions,
     Problem,
     of_episode,
+    of_unreadable,
 )
 from instructvla.training.data.dataset_description import DatasetDescription
 from instructvla.training.data.dataset_statistics import DescribedReader
 from instructvla.training.data.episode_checks import check_episode, gripper_aperture
 from instructvla.training.data.episodes import BadEpisodeError, Episode
+from instructvla.training.data.message_groups import SHOWN, few, grouped
 from instructvla.training.data.ordered_reading import read_in_order
 from instructvla.training.data.readers import open_episodes
 from instructvla.training.data.vla_it import VlaItIndex, staged_file
@@ -70,6 +72,7 @@ class ValidationReport:
         return {check: sum(problem.check == check for problem in self.problems) for check in CHECKS}
 
     def to_dict(self) -> dict[str, Any]:
+        """As JSON values, every problem by itself."""
         return {**asdict(self), "counts": self.counts()}
 
     def table(self) -> list[str]:
@@ -92,7 +95,6 @@ def validate(
     shortest: int = SHORTEST,
     frames: int = FRAMES,
     workers: int = 0,
-    on_problem: Callable[[Problem], None] | None = None,
     show_progress: bool = False,
 ) -> ValidationReport:
     """Read a dataset and report what is wrong with it; an episode that can't be read is a problem among others.
@@ -104,53 +106,71 @@ def validate(
         shortest: steps that an episode must have.
         frames: how many frames of each camera and episode are decoded.
         workers: processes that read; 0 reads in this one.
-        on_problem: called with each problem when it is found.
         show_progress: on a terminal.
     """
     description = reader.description
     count = len(reader) if max_episodes is None else min(max_episodes, len(reader))
     collectors = [collect(description) for collect in (ConstantDims, Jumps, OpposedActions)] + [DuplicateIds()]
     problems, steps = [], 0
-
-    def note(found: Problem) -> None:
-        problems.append(found)
-        if on_problem:
-            on_problem(found)
-
     quiet = None if show_progress else True  # None shows the bar on a terminal only
-    for number, episode in tqdm(
-        read_in_order(reader, range(count), workers), total=count, unit="episode", disable=quiet
-    ):
+    bar = tqdm(read_in_order(reader, range(count), workers), total=count, unit="episode", disable=quiet)
+    for number, episode in bar:
+        bar.set_postfix(problems=len(problems), refresh=False)
         if isinstance(episode, BadEpisodeError):
-            note(Problem("unreadable", str(episode), number=number))
+            problems.append(of_unreadable(episode, number))
             continue
         steps += len(episode)
         for collector in collectors:
             collector.add(number, episode)
         for finding in check_episode(episode, description, shortest=shortest, frames=frames):
-            note(of_episode(finding, number, episode.episode_id))
+            problems.append(of_episode(finding, number, episode.episode_id))
         if annotations is not None:
-            for problem in unmatched(episode, number, annotations, description):
-                note(problem)
-    for problem in chain.from_iterable(collector.problems() for collector in collectors):
-        note(problem)
-    if annotations is not None and count == len(reader) and (unused := annotations.report().unused):
-        note(Problem("annotation", f"{unused:,} of {len(annotations):,} annotated episodes are not in the dataset"))
+            problems += unmatched(episode, number, annotations, description)
+    problems += chain.from_iterable(collector.problems() for collector in collectors)
+    if annotations is not None:
+        problems += left_over(annotations, is_whole=count == len(reader))
     return ValidationReport(description.dataset, count, steps, problems, unchecked(description))
 
 
 def unmatched(
     episode: Episode, number: int, annotations: VlaItIndex, description: DatasetDescription
 ) -> Iterator[Problem]:
-    """An episode without a record, or with a malformed one."""
-    known = len(annotations.not_found)
+    """An episode without a record, or with a record that is malformed or of another number of steps."""
+    key = (episode.file_path, episode.episode_id)
     try:
-        annotations.join(episode, description.first_step)
+        annotations.join(episode, description.first_step, description.dropped_steps)
     except BadEpisodeError as error:
         yield Problem("annotation", str(error), episode.episode_id, number)
-    if len(annotations.not_found) > known:
-        path = episode.file_path or "no file path"
-        yield Problem("annotation", f"no annotation is of this episode ({path})", episode.episode_id, number)
+    if key in annotations.not_found:
+        message = "no annotation is of this episode"
+        yield Problem("annotation", f"{message} ({key[0] or 'no file path'})", episode.episode_id, number, message)
+    if key in annotations.misfits:
+        message = f"its record does not fit ({annotations.misfits[key]}); it is joined as far as it goes"
+        yield Problem("annotation", message, episode.episode_id, number)
+
+
+def left_over(annotations: VlaItIndex, is_whole: bool) -> Iterator[Problem]:
+    """What is known of annotations once all episodes have passed; of a part of them, not which are left over."""
+    report = annotations.report()
+    if report.unused and is_whole:
+        yield Problem(
+            "annotation", f"{report.unused:,} of {len(annotations):,} annotated episodes are not in the dataset"
+        )
+    if report.single:
+        what = f"{report.single:,} records hold a single motion, of the first step; the other steps have none"
+        yield Problem("annotation", what)
+
+
+def problem_lines(problems: Sequence[Problem]) -> list[str]:
+    """A line for each problem; one for all of a kind that more than a few episodes have, with the first's message."""
+    lines = []
+    for group in grouped(problems, key=lambda problem: (problem.number is None, problem.kind)):
+        numbers = sorted({problem.number for problem in group if problem.number is not None})
+        if len(numbers) <= SHOWN:
+            lines += map(str, group)
+        else:
+            lines.append(f"{len(numbers):,} episodes ({few(numbers)}): {group[0].check}: {group[0].message}")
+    return lines
 
 
 def unchecked(description: DatasetDescription) -> dict[str, str]:
@@ -165,11 +185,6 @@ def unchecked(description: DatasetDescription) -> dict[str, str]:
     elif gripper_aperture(description) is None:
         reasons["gripper"] = "the sign, as no state dimension tells the gripper's opening"
     return reasons
-
-
-def echo_problem(problem: Problem) -> None:
-    with tqdm.external_write_mode():  # or the line would end up in the progress bar
-        typer.echo(str(problem))
 
 
 app = typer.Typer(add_completion=False)
@@ -201,13 +216,12 @@ def main(
             shortest=min_steps,
             frames=frames,
             workers=workers,
-            on_problem=echo_problem,
             show_progress=True,
         )
         if json_file is not None:
             with staged_file(json_file) as file:
                 file.write(json.dumps(report.to_dict(), indent=1, ensure_ascii=False).encode() + b"\n")
-    typer.echo("\n".join(["", *report.table()] if report.problems else report.table()))
+    typer.echo("\n".join([*problem_lines(report.problems), *([""] if report.problems else []), *report.table()]))
     raise typer.Exit(1 if report.problems else 0)
 
 

@@ -64,23 +64,25 @@ def frames_at(
         with closing(decoded_frames(path, times[0] - tolerance, threads)) as frames:
             yield from nearest_frames(path, before(frames, end, tolerance), times, tolerance)
     except FileNotFoundError as error:
-        raise BadEpisodeError(f"{path} is missing; copy the video again, or leave the episode out.") from error
+        raise BadEpisodeError(f"{path} is missing; copy the video again") from error
     except (av.FFmpegError, OSError) as error:
-        raise BadEpisodeError(f"{path} is truncated or no video ({error}); copy it again.") from error
+        raise BadEpisodeError(f"{path} is truncated or no video ({error.strerror or error}); copy it again") from error
 
 
 def require_ascending(path: Path, times: Sequence[float]) -> None:
     wrong = np.flatnonzero(~(np.diff(np.asarray(times, np.float64)) >= 0))
     if len(wrong) or not np.isfinite(times).all():
         row = int(wrong[0]) + 1 if len(wrong) else 0
-        raise BadEpisodeError(f"{path}: the time stamp of row {row}, {times[row]} s, does not follow the one before.")
+        raise BadEpisodeError(
+            f"{path}: the time stamp of row {row}, {times[row]} s, does not follow the one before; record it again"
+        )
 
 
 def decoded_frames(path: Path, start: float, threads: int) -> Iterator[TimedFrame]:
     """Frames in the order they are shown, from one at or before `start` seconds; seeking goes to key frames."""
     with av.open(str(path)) as container:
         if not container.streams.video:
-            raise BadEpisodeError(f"{path} has no video; copy it again, or leave the episode out.")
+            raise BadEpisodeError(f"{path} has no video; copy it again")
         stream = container.streams.video[0]
         stream.codec_context.thread_count = threads
         first = stream.start_time or 0
@@ -107,7 +109,7 @@ def seek_targets(start: float) -> Iterator[float]:
 def timed_frames(path: Path, container: InputContainer, first: int) -> Iterator[TimedFrame]:
     for frame in container.decode(video=0):
         if frame.pts is None:
-            raise BadEpisodeError(f"{path} has frames without time stamps; write it again as MP4.")
+            raise BadEpisodeError(f"{path} has frames without time stamps; write it again as MP4")
         yield TimedFrame(float((frame.pts - first) * frame.time_base), frame)
 
 
@@ -131,7 +133,7 @@ def nearest_frames(
         if nearest is None or abs(nearest.time - time) > tolerance:
             raise BadEpisodeError(no_frame(path, row, time, tolerance, nearest))
         if nearest.frame.is_corrupt:
-            raise BadEpisodeError(f"{path}: the frame of row {row}, at {time:.4f} s, is damaged; copy the video again.")
+            raise BadEpisodeError(f"{path}: the frame of row {row}, at {time:.4f} s, is damaged; copy the video again")
         yield nearest
 
 
@@ -139,7 +141,7 @@ def no_frame(path: Path, row: int, time: float, tolerance: float, nearest: Timed
     found = "there is none" if nearest is None else f"the nearest is at {nearest.time:.4f} s"
     return (
         f"{path}: row {row} needs a frame within {tolerance:.4f} s of {time:.4f} s, but {found}; "
-        "the video is too short or of another recording: copy it again, or leave the episode out."
+        "the video is too short or of another recording: copy it again"
     )
 
 

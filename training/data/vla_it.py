@@ -4,8 +4,10 @@
         "features": {"move_primitive": [text, …]},
         "alt_instruction": {"Caption": text, "QA" | "CR" | "CC": [{"question": text, "answer": text}, …]}}}}
 
-`move_primitive` has one text per step of the recording. Any part may be absent or null; a text that is empty, "None" or
-"null" counts as absent, and nothing that is absent gets a text. Other fields of a record are ignored.
+`move_primitive` has one text per step of the recording, counted from its first: an assumption, as no rule is published.
+A list of another length is joined as far as it goes, and reported; one of a single text, as in the example records that
+the authors show, tells the motion of the first step alone. Any part may be absent or null; a text that is empty, "None"
+or "null" counts as absent, and nothing that is absent gets a text. Other fields of a record are ignored.
 """
 
 import json
@@ -23,7 +25,7 @@ LAYOUT = "{file_path: {episode_id: {features: …, alt_instruction: …}}}"
 RECORD_FIELDS = ("features", "alt_instruction")
 FEWEST_COMPONENTS = 4  # of a path, that tell one recording from another
 ABSENT = ("", "None", "null")
-EXAMPLES = 3  # of episodes without annotation, in the report
+EXAMPLES = 3  # of episodes in the report
 
 
 class Place(NamedTuple):
@@ -37,19 +39,38 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class JoinReport:
-    """How well annotations and episodes fit: numbers of episodes, and of records that no episode asked for."""
+    """How well annotations and episodes fit, in numbers of episodes.
+
+    Args:
+        matched: with a record.
+        not_found: without one.
+        unused: records that no episode asked for.
+        misfits: matched, but with a number of motions that is not the recording's number of steps.
+        single: matched, with the motion of the first step alone.
+        examples: of those not found.
+        misfit_examples: with both numbers.
+    """
 
     matched: int
     not_found: int
     unused: int
+    misfits: int = 0
+    single: int = 0
     examples: tuple[str, ...] = ()
+    misfit_examples: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        missing = f" (such as {'; '.join(self.examples)})" if self.examples else ""
-        return (
-            f"VLA-IT: {self.matched:,} episodes matched, {self.not_found:,} not found{missing}, "
+        text = (
+            f"VLA-IT: {self.matched:,} episodes matched, {self.not_found:,} not found{such_as(self.examples)}, "
             f"{self.unused:,} annotations unused"
         )
+        if self.misfits:
+            text += f", {self.misfits:,} with another number of motions than steps{such_as(self.misfit_examples)}"
+        return text + (f", {self.single:,} with the first step's motion alone" if self.single else "")
+
+
+def such_as(examples: Sequence[str]) -> str:
+    return f" (such as {'; '.join(examples)})" if examples else ""
 
 
 class VlaItIndex:
@@ -67,6 +88,8 @@ class VlaItIndex:
         self.lengths = sorted({len(parts) for parts in places}, reverse=True)
         self.matched: set[tuple[tuple[str, ...], str]] = set()
         self.not_found: set[tuple[str | None, str]] = set()
+        self.misfits: dict[tuple[str | None, str], str] = {}
+        self.single: set[tuple[str | None, str]] = set()
 
     @classmethod
     def read(cls, paths: Sequence[str | Path]) -> Self:
@@ -93,12 +116,13 @@ class VlaItIndex:
         """Number of annotated episodes."""
         return sum(map(len, self.places.values()))
 
-    def join(self, episode: Episode, first_step: int = 0) -> Episode:
+    def join(self, episode: Episode, first_step: int = 0, dropped_steps: int | None = None) -> Episode:
         """The episode with the motions and the annotation of its record; what the record lacks stays as it is.
 
         Args:
             first_step: number of steps at the start of the recording that the episode leaves out (1 where a mapping
                 drops Bridge's first step); motions are counted from the recording's first.
+            dropped_steps: number of steps that the episode leaves out at both ends; `first_step` by default.
 
         Raises:
             BadEpisodeError: for a malformed record, naming file, path, episode and field.
@@ -111,7 +135,9 @@ class VlaItIndex:
         parts, episode_id = found
         place = self.places[parts][episode_id]
         record = read_record(place, episode_id)
-        motions = record.motions()[first_step : first_step + len(episode)]
+        motions = record.motions()
+        self._compare(episode, len(motions), len(episode) + (first_step if dropped_steps is None else dropped_steps))
+        motions = motions[first_step : first_step + len(episode)]
         motions += [None] * (len(episode) - len(motions))
         old = episode.language_motions or [None] * len(episode)
         merged = [before if new is None else new for before, new in zip(old, motions, strict=True)]
@@ -122,8 +148,24 @@ class VlaItIndex:
     def report(self) -> JoinReport:
         """Of the episodes joined so far; each counts once."""
         missing = sorted(f"{path or 'no file path'}, episode {episode_id}" for path, episode_id in self.not_found)
-        unused = len(self) - len(self.matched)
-        return JoinReport(len(self.matched), len(self.not_found), unused, tuple(missing[:EXAMPLES]))
+        misfits = [f"{path}, episode {episode_id}: {what}" for (path, episode_id), what in self.misfits.items()]
+        return JoinReport(
+            matched=len(self.matched),
+            not_found=len(self.not_found),
+            unused=len(self) - len(self.matched),
+            misfits=len(misfits),
+            single=len(self.single),
+            examples=tuple(missing[:EXAMPLES]),
+            misfit_examples=tuple(misfits[:EXAMPLES]),
+        )
+
+    def _compare(self, episode: Episode, motions: int, steps: int) -> None:
+        """Note a record whose motions are not one per recorded step."""
+        key = (episode.file_path, episode.episode_id)
+        if motions == 1 and steps > 1:
+            self.single.add(key)
+        elif motions not in (0, steps):
+            self.misfits[key] = f"{motions} motions, {steps} recorded steps"
 
     def _find(self, episode: Episode) -> tuple[tuple[str, ...], str] | None:
         parts = path_parts(episode.file_path or "")
@@ -135,7 +177,9 @@ class VlaItIndex:
         return None
 
 
-def write_vla_it(path: str | Path, episodes: Iterable[Episode]) -> int:
+def write_vla_it(
+    path: str | Path, episodes: Iterable[Episode], first_step: int = 0, dropped_steps: int | None = None
+) -> int:
     """Writes annotations in the published layout, whole or not at all; returns the number of records.
 
     Episodes with neither motion nor annotation get no record. The authors' reader finds an annotation through the
@@ -143,11 +187,13 @@ def write_vla_it(path: str | Path, episodes: Iterable[Episode]) -> int:
 
     Args:
         episodes: read once; only their texts stay in memory until the end.
+        first_step, dropped_steps: as in `VlaItIndex.join`; the steps that the episodes leave out get no motion.
 
     Raises:
         ValueError: for an episode without file path, or given twice.
     """
     records: dict[str, dict[str, bytes]] = {}
+    last_steps = 0 if dropped_steps is None else dropped_steps - first_step
     for episode in episodes:
         if episode.annotation is None and not any(episode.language_motions or ()):
             continue
@@ -159,7 +205,9 @@ def write_vla_it(path: str | Path, episodes: Iterable[Episode]) -> int:
         known = records.setdefault(episode.file_path, {})
         if episode.episode_id in known:
             raise ValueError(f"{name} of {episode.file_path} comes twice; VLA-IT's layout holds one record of each.")
-        known[episode.episode_id] = json.dumps(native_record(episode), ensure_ascii=False).encode()
+        known[episode.episode_id] = json.dumps(
+            native_record(episode, first_step, last_steps), ensure_ascii=False
+        ).encode()
     with staged_file(Path(path)) as file:
         for number, (file_path, known) in enumerate(records.items()):
             file.write(b"%s%s: {" % (b",\n" if number else b"{\n", json.dumps(file_path).encode()))
@@ -169,9 +217,10 @@ def write_vla_it(path: str | Path, episodes: Iterable[Episode]) -> int:
     return sum(map(len, records.values()))
 
 
-def native_record(episode: Episode) -> dict[str, Any]:
-    """The episode's record in the published layout."""
-    record = {"features": {"move_primitive": list(episode.language_motions or [None] * len(episode))}}
+def native_record(episode: Episode, first_step: int = 0, last_steps: int = 0) -> dict[str, Any]:
+    """The episode's record in the published layout, with a null for each step that it leaves out."""
+    motions = list(episode.language_motions or [None] * len(episode))
+    record = {"features": {"move_primitive": [None] * first_step + motions + [None] * last_steps}}
     if (annotation := episode.annotation) is not None:
         record["alt_instruction"] = {
             "Caption": annotation.caption,

@@ -22,7 +22,7 @@ from huggingface_hub.hf_api import RepoSibling
 from huggingface_hub.utils import build_hf_headers
 
 from instructvla.command_errors import errors_on_stderr
-from instructvla.hub_source import HUB_ERRORS
+from instructvla.hub_source import HUB_ERRORS, hub_problem
 
 REPOSITORY = "ShuaiYang03/VLA_Instruction_Tuning"  # the authors' data set
 ANNOTATIONS = "annotation/"
@@ -225,8 +225,7 @@ def readable(size: float) -> str:
 
 
 def unreadable(repository: str, error: Exception) -> ValueError:
-    reason = " ".join(str(error).split())
-    return ValueError(f"The data set {repository!r} can't be read from the Hub: {reason[:300]}")
+    return ValueError(f"The data set {repository!r} can't be read from the Hub: {hub_problem(error)}")
 
 
 @app.callback()

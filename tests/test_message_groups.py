@@ -1,0 +1,17 @@
+"""Claims about many messages of one kind in a line."""
+
+from instructvla.training.data.message_groups import few, grouped, without_numbers
+
+
+def test_of_many_numbers_the_first_are_told_and_how_many_more():
+    assert few([4]) == "4" and few([0, 4, 7]) == "0, 4, 7"
+    assert few(range(40)) == "0, 1, 2 and 37 more"
+    assert few(range(12_003)) == "0, 1, 2 and 12,000 more"
+
+
+def test_messages_of_one_kind_are_the_same_without_their_numbers():
+    assert without_numbers("record 12 of 300 ends") == without_numbers("record 7 of 9 ends") == "record # of # ends"
+
+
+def test_groups_keep_the_order_of_their_first():
+    assert grouped(["b1", "a1", "b2", "a2"], key=lambda item: item[0]) == [["b1", "b2"], ["a1", "a2"]]

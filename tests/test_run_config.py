@@ -1,0 +1,108 @@
+"""Claims about a run's settings: what is wrong is named before anything starts."""
+
+import pytest
+import yaml
+
+from instructvla.training.run_config import read_run_config
+
+SMALLEST = {
+    "model": {"source": "nano"},
+    "data": {"datasets": [{"source": "data/bridge"}]},
+    "output_dir": "outputs/run",
+    "trainer": {"max_steps": 10},
+}
+
+
+def written(tmp_path, changes=None):
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(SMALLEST | (changes or {})))
+    return path
+
+
+def test_the_smallest_file_has_the_papers_defaults(tmp_path):
+    config = read_run_config(written(tmp_path))
+    assert config.data.datasets[0].weight is None and config.data.datasets[0].split == "train"
+    assert config.data.chat is None and config.retention is None and config.train is None
+    augmentation = config.data.make_augmentation()
+    assert augmentation.crop_area == 0.9 and augmentation.contrast == (0.8, 1.2)
+
+
+def test_sections_and_lists_become_what_they_describe(tmp_path):
+    chat = {"file": "chat.json", "robot_share": 3}
+    data = {"datasets": [{"source": "a"}, {"source": "b", "weight": 2}], "chat": chat, "augmentation": None}
+    config = read_run_config(written(tmp_path, {"data": data, "train": ["scale_head"]}))
+    assert [dataset.weight for dataset in config.data.datasets] == [None, 2.0]
+    assert config.data.chat.robot_share == 3 and config.train == ["scale_head"]
+    assert config.data.make_augmentation() is None
+
+
+def test_overrides_reach_every_place(tmp_path):
+    settings = ["trainer.max_steps=5", "data.datasets.0.weight=3", "evaluation.every=7", "model.set.horizon=8"]
+    config = read_run_config(written(tmp_path), [*settings, "trainer.learning_rate=1e-4", "data.chat.file=c.json"])
+    assert config.trainer == {"max_steps": 5, "learning_rate": 1e-4} and config.evaluation.every == 7
+    assert config.data.datasets[0].weight == 3.0 and config.data.chat.file == "c.json"
+    assert config.model.set == {"horizon": 8}
+
+
+def test_a_file_starts_from_its_base_and_changes_what_it_gives(tmp_path):
+    written(tmp_path, {"data": {"datasets": [{"source": "a"}], "max_length": 99, "shares": {"action": 1, "motion": 1}}})
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "own.yaml").write_text("base: ../run.yaml\ndata: {shares: {action: 1.0}}\noutput_dir: other")
+    config = read_run_config(tmp_path / "sub" / "own.yaml")
+    assert config.data.max_length == 99 and config.data.shares == {"action": 1.0} and config.output_dir == "other"
+    assert config.trainer == {"max_steps": 10}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"modle": {}}, "modle is not a field.*Did you mean 'model'"),
+        ({"data": {"datasets": [{"sauce": "a"}]}}, "data.datasets.0.sauce is not a field.*'source'"),
+        ({"data": {"datasets": []}}, "data.datasets is empty"),
+        ({"data": {}}, "data.datasets is missing"),
+        ({"trainer": {"max_step": 3}}, "trainer.max_step is not a field.*'max_steps'"),
+        ({"trainer": {}}, "trainer.max_steps is None; give how many"),
+        ({"trainer": {"max_steps": 3, "packing": True}}, "trainer.packing can't be set: rows hold pictures"),
+        ({"trainer": {"max_steps": 3, "num_train_epochs": 2}}, "give max_steps"),
+        ({"output_dir": 3}, "output_dir is 3, but it must be str"),
+        ({"compile": "yes"}, "compile is 'yes', but it must be bool"),
+        ({"evaluation": {"every": 0}}, "evaluation.every is 0; give 1 or more"),
+        ({"evaluation": {"episodes": True}}, "evaluation.episodes is True, but it must be int"),
+        ({"model": {"source": "nano", "frozen_dtype": "float8"}}, "must be one of float32, bfloat16"),
+        ({"model": "nano"}, "model is 'nano', but it must be KEY: VALUE pairs"),
+        ({"data": {"datasets": [{"source": "a"}], "annotated_share": 2}}, "annotated_share is 2.0; give a share"),
+        (
+            {"data": {"datasets": [{"source": "a"}], "augmentation": {"crop": 1}}},
+            "data.augmentation.crop is not a field.*'crop_area'",
+        ),
+    ],
+)
+def test_a_wrong_setting_is_named_with_its_file(changes, message, tmp_path):
+    path = written(tmp_path, changes)
+    with pytest.raises(ValueError, match=f"(?s)run.yaml: .*{message}"):
+        read_run_config(path)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("trainer.max_steps", "is not KEY=VALUE"),
+        ("data.datasets.4.weight=1", "there is no such place"),
+        ("output_dir.name=3", "there is no such place"),
+    ],
+)
+def test_a_wrong_override_is_named(override, message, tmp_path):
+    with pytest.raises(ValueError, match=f"--set {override}.* {message}"):
+        read_run_config(written(tmp_path), [override])
+
+
+@pytest.mark.parametrize(("content", "message"), [("a: [", "can't be read as YAML"), ("- 1", "must hold KEY: VALUE")])
+def test_a_file_that_is_no_mapping_is_refused(content, message, tmp_path):
+    (tmp_path / "run.yaml").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        read_run_config(tmp_path / "run.yaml")
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ValueError, match="none.yaml can't be read"):
+        read_run_config(tmp_path / "none.yaml")

@@ -1,0 +1,191 @@
+"""Claims about whole runs: settings decide them, both stages follow each other, and every end is clear."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from transformers import AutoModel
+from typer.testing import CliRunner
+
+from instructvla.training.run_config import read_run_config
+from instructvla.training.stage1 import app as stage1
+from instructvla.training.stage2 import app as stage2
+from instructvla.training.training_run import prepare_run, run
+from tests.reaching_episodes import write_chat, write_reaching
+
+CONFIGS = Path(__file__).parents[1] / "training" / "configs"
+NANO = {"adapter_config": {"rank": 4, "alpha": 8}}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A dataset, conversations, and a stage-1 run of two steps."""
+    folder = tmp_path_factory.mktemp("world")
+    write_reaching(folder / "reaching", 8)
+    write_chat(folder / "chat.json", 8)
+    run(1, settings(folder, {"model": {"source": "nano", "set": NANO}, "output_dir": str(folder / "stage1")}))
+    return folder
+
+
+def settings(folder, changes=None):
+    """A run of two steps on the small data."""
+    return read_run_config(written(folder, changes))
+
+
+def written(folder, changes=None) -> Path:
+    given = {
+        "model": {"source": "nano", "set": NANO},
+        "data": {"datasets": [{"source": str(folder / "reaching")}], "shuffle_window": 8},
+        "output_dir": str(folder / "run"),
+        "evaluation": {"episodes": 1, "chunks": 1, "every": 2},
+        "trainer": {
+            "max_steps": 2,
+            "per_device_train_batch_size": 2,
+            "save_steps": 2,
+            "logging_steps": 1,
+            "disable_tqdm": True,
+        },
+    }
+    path = folder / "run.yaml"
+    path.write_text(yaml.safe_dump(given | (changes or {})))
+    return path
+
+
+def invoke(app, folder, changes=None, *arguments):
+    return CliRunner().invoke(app, ["--config", str(written(folder, changes)), *arguments])
+
+
+def weights(folder):
+    return load_file(folder / "model.safetensors")
+
+
+def test_stage_1_prints_what_it_trains_and_where_the_checkpoint_is(world, tmp_path):
+    result = invoke(stage1, world, {"output_dir": str(tmp_path / "run")})
+    assert result.exit_code == 0, result.output
+    checkpoint = tmp_path / "run" / "checkpoint-2"
+    assert "action_expert" in result.output and "together" in result.output
+    last = result.output.strip().splitlines()[-2:]
+    assert last == [f"trained: {checkpoint}", f"evaluate it: instructvla open-loop {checkpoint} {world / 'reaching'}"]
+    assert (tmp_path / "run" / "open_loop" / "reaching_step_2.png").is_file()
+    assert AutoModel.from_pretrained(checkpoint, trust_remote_code=True).config.adapter_config.experts == 1
+    card = (checkpoint / "README.md").read_text()
+    assert "max_steps" in card and "reaching" in card and "query_rows" in card and str(tmp_path) not in card
+
+
+def test_stage_2_follows_stage_1_and_leaves_the_action_expert(world, tmp_path):
+    changes = {
+        "model": {"source": str(world / "stage1" / "checkpoint-2")},
+        "data": {
+            "datasets": [{"source": str(world / "reaching")}],
+            "chat": {"file": str(world / "chat.json"), "robot_share": 1, "chat_share": 1},
+            "shuffle_window": 8,
+        },
+        "retention": {"file": str(world / "chat.json"), "records": 2, "answers": 1},
+        "output_dir": str(tmp_path / "run"),
+    }
+    result = invoke(stage2, world, changes)
+    assert result.exit_code == 0, result.output
+    before, after = weights(world / "stage1" / "checkpoint-2"), weights(tmp_path / "run" / "checkpoint-2")
+    moved = [name for name in after if name not in before or not torch.equal(after[name], before[name])]
+    assert moved and all(".lora_" in name or "scale_head" in name for name in moved)
+    log = json.loads((tmp_path / "run" / "checkpoint-2" / "trainer_state.json").read_text())["log_history"]
+    logged = set().union(*log)
+    assert {"lm_loss", "flow_loss", "chat_loss", "eval_action_error", "eval_retention/text_loss"} <= logged
+    assert {"eval_action_error/x", "eval_action_mae/gripper", "eval_retention/base_text_loss"} <= logged
+
+
+def test_a_gate_that_is_violated_stops_the_run_and_says_so(world, tmp_path):
+    """What is trained makes words unlikely that nobody says."""
+    turns = [{"from": "human", "value": "Name a colour."}, {"from": "gpt", "value": "Zqxj vwkq, zzqx!"}]
+    (tmp_path / "odd.json").write_text(json.dumps([{"id": "0", "conversations": turns}]))
+    retention = {"file": str(tmp_path / "odd.json"), "records": 1, "answers": 0, "max_loss_increase": 0.0}
+    changes = {
+        "model": {"source": str(world / "stage1" / "checkpoint-2")},
+        "retention": retention | {"grace_steps": 0},
+        "output_dir": str(tmp_path / "run"),
+        "trainer": {"max_steps": 40, "learning_rate": 0.01, "per_device_train_batch_size": 2, "disable_tqdm": True},
+    }
+    result = invoke(stage2, world, changes)
+    assert result.exit_code == 0, result.output
+    assert "stopped by the retention gate: the text loss is" in result.output
+    assert not (tmp_path / "run" / "checkpoint-40").exists()
+
+
+def test_a_stopped_run_goes_on_from_its_last_checkpoint(world, tmp_path):
+    changes = {"output_dir": str(tmp_path / "run")}
+    assert invoke(stage1, world, changes, "--resume_from_checkpoint", "last").exit_code == 0
+    refused = invoke(stage1, world, changes, "--set", "trainer.max_steps=4")
+    assert refused.exit_code == 2 and "holds the run that wrote checkpoint-2" in refused.output
+    again = invoke(stage1, world, changes, "--set", "trainer.max_steps=4", "--resume_from_checkpoint", "last")
+    assert again.exit_code == 0 and (tmp_path / "run" / "checkpoint-4").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("app", "changes", "arguments", "message"),
+    [
+        (stage1, {"modle": {}}, (), "Did you mean 'model'"),
+        (stage1, {}, ("--resume_from_checkpoint", "nowhere"), "nowhere is no folder; give"),
+        (stage1, {"model": {"source": "nano", "frozen_dtype": "bfloat16"}}, (), "needs trainer.bf16: true"),
+        (stage1, {"train": ["action_exprt"]}, (), "nearest is 'action_expert'"),
+        (stage1, {"data": {"datasets": [{"source": "nowhere"}]}}, (), "nowhere"),
+        (stage2, {}, (), "Stage 2 starts from a stage-1 model"),
+        (stage2, {"retention": {"file": "none.json"}, "evaluation": {"episodes": 0}}, (), "Stage 2 starts from"),
+    ],
+)
+def test_a_wrong_run_ends_in_one_message_and_leaves_no_folder(world, app, changes, arguments, message, tmp_path):
+    result = invoke(app, world, {"output_dir": str(tmp_path / "run")} | changes, *arguments)
+    assert result.exit_code == 2
+    errors = [line for line in result.output.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and message in errors[0] and "Traceback" not in result.output
+    assert not list(tmp_path.glob("run/checkpoint-*"))
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("**/*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_configuration_is_valid(path):
+    if path.parent.name != "accelerate":
+        read_run_config(path)
+
+
+ABLATIONS = {
+    "no_language_motion": lambda trainer: trainer.model.config.adapter_config.experts == 1,
+    "queries_16": lambda trainer: trainer.model.config.num_action_queries == 16,
+    "no_dino": lambda trainer: trainer.model.config.action_vision_config is None,
+    "no_film": lambda trainer: not trainer.model.config.action_vision_config.film,
+    "full_fine_tuning": lambda trainer: trainer.model.vision_model.post_layernorm.weight.requires_grad,
+    "joint_action_expert": lambda trainer: trainer.model.action_expert.action_head[0].weight.requires_grad,
+    "vla_it_25": lambda trainer: True,
+    "with_state": lambda trainer: trainer.model.config.state_dim == 3,
+}
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_an_ablation_is_what_it_says_and_trains(name, world, tmp_path):
+    """The shipped file, with the nano model and the small data in the places of the large ones."""
+    shipped = read_run_config(CONFIGS / "ablations" / f"{name}.yaml")
+    stage = 2 if shipped.model.action_vision is None else 1
+    given = asdict(shipped)
+    sizes = given["model"]["set"] if stage == 2 else nano_sizes(given["model"]["set"])
+    source = str(world / "stage1" / "checkpoint-2") if stage == 2 else "nano"
+    given["model"] |= {"source": source, "action_vision": None, "set": sizes, "frozen_dtype": "float32"}
+    given["data"] |= {"datasets": [{"source": str(world / "reaching")}], "shuffle_window": 8}
+    if given["data"]["chat"]:
+        given["data"]["chat"]["file"] = str(world / "chat.json")
+    given |= {"retention": None, "output_dir": str(tmp_path / "run")}
+    given["evaluation"] |= {"episodes": 1, "chunks": 1}
+    given["trainer"] = {"max_steps": 1, "per_device_train_batch_size": 2, "disable_tqdm": True, "logging_steps": 1}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(given))
+    trainer = prepare_run(stage, read_run_config(tmp_path / "run.yaml"), None)
+    assert ABLATIONS[name](trainer)
+    before = {key: tensor.clone() for key, tensor in trainer.model.state_dict().items()}
+    trainer.train()
+    assert any(not torch.equal(tensor, before[key]) for key, tensor in trainer.model.state_dict().items())
+    assert (tmp_path / "run" / "checkpoint-1" / "config.json").is_file()
+
+
+def nano_sizes(ablation):
+    adapters = NANO["adapter_config"] | ablation.get("adapter_config", {})
+    return ablation | {"adapter_config": adapters}

@@ -1,0 +1,328 @@
+"""What a training run is told: one YAML file, every key of which is checked before anything starts."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin
+
+import yaml
+from trl import SFTConfig
+
+from instructvla.config_overrides import parse_value
+from instructvla.configuration_sections import refuse_unknown
+from instructvla.training.data.augmentation import ImageAugmentation
+
+# What a run decides itself, so that `trainer:` can't.
+OWN_TRAINER_FIELDS = {
+    "output_dir": "give output_dir at the top level",
+    "remove_unused_columns": "batches come whole from the collator",
+    "dataset_kwargs": "batches come whole from the collator",
+    "max_length": "give data.max_length",
+    "packing": "rows hold pictures and action queries",
+    "padding_free": "rows hold pictures and action queries",
+    "eval_strategy": "give evaluation.every",
+    "eval_steps": "give evaluation.every",
+    "ignore_data_skip": "the data's place is stored in each checkpoint",
+    "push_to_hub": "use --push_to_hub",
+    "resume_from_checkpoint": "use --resume_from_checkpoint",
+    "num_train_epochs": "the stream of frames is endless; give max_steps",
+    "per_device_eval_batch_size": "give evaluation.batch_size",
+}
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Which model is trained.
+
+    Args:
+        source: checkpoint folder or Hub repository; "nano", the untrained small model; or, with `action_vision`, the
+            base VLM (Eagle2's folder or repository).
+        action_vision: DINOv2 with registers, for a fresh model (see `instructvla init`).
+        revision: of `source` on the Hub.
+        use_state: whether a fresh or nano model takes the state.
+        set: configuration fields of a fresh or nano model, e.g. num_action_queries.
+        frozen_dtype: of the frozen tensors; bfloat16 halves their memory.
+    """
+
+    source: str
+    action_vision: str | None = None
+    revision: str | None = None
+    use_state: bool = False
+    set: dict[str, Any] = field(default_factory=dict)
+    frozen_dtype: Literal["float32", "bfloat16"] = "float32"
+
+
+@dataclass(frozen=True)
+class DatasetSource:
+    """One dataset of the mixture, as `open_episodes` takes it.
+
+    Args:
+        source: prepared, RLDS or LeRobot dataset.
+        mapping: of RLDS and LeRobot.
+        split: that is trained on.
+        name: of its statistics, instead of the mapping's.
+        revision: of a Hub dataset.
+        weight: share of frames in the mixture, relative to the others'; default: the number of its frames.
+    """
+
+    source: str
+    mapping: str | None = None
+    split: str = "train"
+    name: str | None = None
+    revision: str | None = None
+    weight: float | None = None
+
+
+@dataclass(frozen=True)
+class ChatSource:
+    """Multimodal conversations, interleaved with the robot's (paper section 5).
+
+    Args:
+        file: Bunny or LLaVA JSON.
+        image_folder: of its pictures; default: "images" beside the file.
+        robot_share, chat_share: so many robot batches for so many chat batches.
+        batch_size: of a chat batch; default: the robot's.
+    """
+
+    file: str
+    image_folder: str | None = None
+    robot_share: int = 7
+    chat_share: int = 1
+    batch_size: int | None = None
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """What is learnt from.
+
+    Args:
+        datasets: the mixture.
+        shares: kind of conversation → proportion; default: the stage's recipe.
+        annotated_share: share of the episodes whose VLA-IT annotation is used (Fig. 6 f).
+        chat: multimodal conversations; None for robot batches only.
+        augmentation: strengths other than the released ones; None for none.
+        shuffle_window: frames held to be drawn from, per data worker.
+        max_length: tokens of the longest row.
+        statistics: file from `instructvla statistics`; default: computed at the start, into the output folder.
+        on_bad: "raise" stops at an episode or record that can't be used, "skip" goes on without it.
+    """
+
+    datasets: list[DatasetSource]
+    shares: dict[str, float] | None = None
+    annotated_share: float = 1.0
+    chat: ChatSource | None = None
+    augmentation: dict[str, Any] | None = field(default_factory=dict)
+    shuffle_window: int = 1000
+    max_length: int = 2048
+    statistics: str | None = None
+    on_bad: Literal["raise", "skip"] = "raise"
+
+    def make_augmentation(self) -> ImageAugmentation | None:
+        """
+        Raises:
+            ValueError: an unknown strength, or one outside its range.
+        """
+        if self.augmentation is None:
+            return None
+        refuse_unknown(self.augmentation, {item.name for item in fields(ImageAugmentation)}, "data.augmentation.")
+        pairs = {name: tuple(value) if isinstance(value, list) else value for name, value in self.augmentation.items()}
+        return ImageAugmentation(**pairs)
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """Open-loop action error on held-out episodes.
+
+    Args:
+        every: optimiser steps between two evaluations; there is one at the end, too.
+        episodes: held out of each dataset; 0 evaluates nothing.
+        chunks: action chunks compared per episode.
+        split: of the datasets to take them from; default: the training split, whose chosen episodes are then not
+            trained on.
+        batch_size: chunks predicted at once.
+    """
+
+    every: int = 500
+    episodes: int = 4
+    chunks: int = 8
+    split: str | None = None
+    batch_size: int = 8
+
+
+@dataclass(frozen=True)
+class RetentionSettings:
+    """What the VLM still knows, against the base model without adapters.
+
+    Args:
+        file: held-out conversations, in the form of `ChatSource.file`.
+        image_folder: of its pictures.
+        records: how many are scored by their loss.
+        answers: how many are also answered, and the answers compared.
+        max_loss_increase: largest relative increase of the text loss over the base's; beyond, the run stops.
+        max_score_drop: largest drop of the answers' score (0 to 1) below the base's; beyond, the run stops.
+        grace_steps: before this step a violation is only logged.
+    """
+
+    file: str
+    image_folder: str | None = None
+    records: int = 200
+    answers: int = 50
+    max_loss_increase: float | None = None
+    max_score_drop: float | None = None
+    grace_steps: int = 1000
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One training run.
+
+    Args:
+        model: what is trained.
+        data: what it learns from.
+        output_dir: folder of its checkpoints, logs and statistics.
+        train: parts that are trained (`trainable_parts.PARTS`); default: the stage's.
+        evaluation: on held-out episodes.
+        retention: of the VLM's knowledge; None for none.
+        compile: whether the layers are compiled by torch.compile.
+        trainer: fields of TRL's `SFTConfig`, such as max_steps and learning_rate.
+    """
+
+    model: ModelSource
+    data: DataSettings
+    output_dir: str
+    train: list[str] | None = None
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    retention: RetentionSettings | None = None
+    compile: bool = False
+    trainer: dict[str, Any] = field(default_factory=dict)
+
+
+SECTIONS = {
+    (RunConfig, "model"): ModelSource,
+    (RunConfig, "data"): DataSettings,
+    (RunConfig, "evaluation"): EvaluationSettings,
+    (RunConfig, "retention"): RetentionSettings,
+    (DataSettings, "datasets"): DatasetSource,
+    (DataSettings, "chat"): ChatSource,
+}
+
+
+def read_run_config(path: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
+    """The run that a YAML file and "section.key=value" overrides describe.
+
+    A file with `base: OTHER.yaml` starts from that file (a path relative to its own folder) and changes what it gives.
+
+    Raises:
+        ValueError: no such file, a key that doesn't exist (the nearest is named), a missing key, or a value of another
+            type; the message names file and key.
+    """
+    path = Path(path)
+    given = read_yaml(path)
+    for override in overrides:
+        apply_override(given, override)
+    try:
+        config = build(RunConfig, given, "")
+        check_trainer(config.trainer)
+        check_ranges(config)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return config
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The pairs of a file, above those of its base."""
+    try:
+        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"--config {path} can't be read as YAML: {error}") from error
+    if not isinstance(given, dict):
+        raise ValueError(f"--config {path} must hold KEY: VALUE pairs, such as model:, data: and output_dir:.")
+    base = given.pop("base", None)
+    return given if base is None else above(read_yaml(path.parent / base), given)
+
+
+def above(base: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """`given` over `base`, section by section; lists are replaced whole."""
+    merged = dict(base)
+    for name, value in given.items():
+        both = isinstance(value, dict) and isinstance(merged.get(name), dict)
+        merged[name] = above(merged[name], value) if both and name != "shares" else value
+    return merged
+
+
+def apply_override(config: dict[str, Any], override: str) -> None:
+    """Set one value in nested dictionaries; a number in the path is a place in a list."""
+    name, equals, text = override.partition("=")
+    *path, last = name.strip().split(".")
+    if not equals or not last:
+        raise ValueError(f"--set {override} is not KEY=VALUE, such as trainer.max_steps=100.")
+    place: Any = config
+    try:
+        for key in path:
+            place = place[int(key)] if isinstance(place, list) else place.setdefault(key, {})
+        place[int(last) if isinstance(place, list) else last] = parse_value(override, text.strip())
+    except (AttributeError, IndexError, TypeError, ValueError) as error:
+        raise ValueError(f"--set {override}: there is no such place in the configuration ({error}).") from error
+
+
+def build(kind: type, given: Any, prefix: str) -> Any:
+    """A section from its YAML form, with its sections inside."""
+    if not isinstance(given, Mapping):
+        raise ValueError(f"{prefix.rstrip('.') or 'the file'} is {given!r}, but it must be KEY: VALUE pairs.")
+    known = {item.name: item for item in fields(kind)}
+    refuse_unknown(map(str, given), set(known), prefix)
+    values = {}
+    for name, value in given.items():
+        section = SECTIONS.get((kind, name))
+        if section is not None and isinstance(value, list) and name == "datasets":
+            values[name] = [build(section, item, f"{prefix}{name}.{place}.") for place, item in enumerate(value)]
+        elif section is not None and value is not None:
+            values[name] = build(section, value, f"{prefix}{name}.")
+        else:
+            values[name] = checked(value, known[name].type, f"{prefix}{name}")
+    try:
+        return kind(**values)
+    except TypeError as error:
+        missing = [name for name in known if name not in values and f"'{name}'" in str(error)]
+        raise ValueError(f"{', '.join(prefix + name for name in missing)} is missing; set it.") from error
+
+
+def checked(value: Any, annotation: Any, name: str) -> Any:
+    """The value if it is of the field's type; an integer serves as a float."""
+    if get_origin(annotation) is Literal:
+        if value not in get_args(annotation):
+            raise ValueError(f"{name} is {value!r}, but it must be one of {', '.join(get_args(annotation))}.")
+        return value
+    allowed = get_args(annotation) if get_origin(annotation) is UnionType else (annotation,)
+    kinds = tuple(get_origin(kind) or kind for kind in allowed)
+    if float in kinds and type(value) is int:
+        return float(value)
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        names = " or ".join("null" if kind is type(None) else kind.__name__ for kind in kinds)
+        raise ValueError(f"{name} is {value!r}, but it must be {names}.")
+    return value
+
+
+def check_trainer(trainer: Mapping[str, Any]) -> None:
+    for name in trainer:
+        if name in OWN_TRAINER_FIELDS:
+            raise ValueError(f"trainer.{name} can't be set: {OWN_TRAINER_FIELDS[name]}.")
+    known = {item.name for item in fields(SFTConfig) if item.init} - OWN_TRAINER_FIELDS.keys()
+    refuse_unknown(trainer, known, "trainer.")
+    steps = trainer.get("max_steps")
+    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
+        raise ValueError(f"trainer.max_steps is {steps!r}; give how many optimiser steps are made, 1 or more.")
+
+
+def check_ranges(config: RunConfig) -> None:
+    data, evaluation = config.data, config.evaluation
+    if not data.datasets:
+        raise ValueError("data.datasets is empty; give at least one.")
+    if not 0 <= data.annotated_share <= 1:
+        raise ValueError(f"data.annotated_share is {data.annotated_share}; give a share from 0 to 1.")
+    least = {"every": 1, "episodes": 0, "chunks": 1, "batch_size": 1}
+    for name, smallest in least.items():
+        if getattr(evaluation, name) < smallest:
+            raise ValueError(f"evaluation.{name} is {getattr(evaluation, name)}; give {smallest} or more.")
+    data.make_augmentation()

@@ -1,0 +1,221 @@
+"""From a run's settings to its data: readers, held-out episodes, statistics, and the batches of each data worker."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from instructvla.configuration_instructvla import InstructVLAConfig
+from instructvla.processing import InstructVLAProcessor
+from instructvla.training.collator import ActionCollator, CollatedBatches
+from instructvla.training.data.augmentation import augment_frame
+from instructvla.training.data.chat_json import ChatRecords
+from instructvla.training.data.dataset_description import DatasetDescription
+from instructvla.training.data.dataset_statistics import (
+    FILE_NAME,
+    DescribedReader,
+    compute_statistics,
+    load_statistics,
+    write_statistics,
+)
+from instructvla.training.data.episodes import Episode
+from instructvla.training.data.interleave import ChatStream, InterleavedBatches
+from instructvla.training.data.mixture import MixtureStream
+from instructvla.training.data.readers import open_episodes
+from instructvla.training.data.samples import ConversationStream, FrameConversations
+from instructvla.training.run_config import ChatSource, DatasetSource, DataSettings, EvaluationSettings
+
+
+class EpisodeSubset:
+    """Some of a reader's episodes, by number.
+
+    Args:
+        reader: of all.
+        numbers: of those that remain, in their order.
+        annotated: numbers (of the reader) whose VLA-IT annotation stays; None for all.
+    """
+
+    def __init__(self, reader: DescribedReader, numbers: Sequence[int], annotated: frozenset[int] | None = None):
+        self.reader, self.numbers, self.annotated = reader, list(numbers), annotated
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, index: int) -> Episode:
+        number = self.numbers[index]
+        episode = self.reader[number]
+        if self.annotated is None or number in self.annotated or episode.annotation is None:
+            return episode
+        return without_annotation(episode)
+
+    @property
+    def description(self) -> DatasetDescription:
+        return self.reader.description
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the reader and of what is taken of it."""
+        annotated = None if self.annotated is None else sorted(self.annotated)
+        taken = json.dumps([self.reader.fingerprint, self.numbers, annotated])
+        return hashlib.sha256(taken.encode()).hexdigest()
+
+
+def without_annotation(episode: Episode) -> Episode:
+    return replace(episode, annotation=None)
+
+
+@dataclass(frozen=True)
+class Datasets:
+    """The opened datasets of a run.
+
+    Args:
+        training: key of its statistics → reader of the episodes that are trained on.
+        held_out: key → reader of those that are not.
+        statistics: key → statistics.
+        weights: key → share in the mixture.
+        control_rates: key → steps per second.
+    """
+
+    training: dict[str, EpisodeSubset]
+    held_out: dict[str, EpisodeSubset]
+    statistics: dict[str, Any]
+    weights: dict[str, float]
+    control_rates: dict[str, float]
+
+    @property
+    def description(self) -> DatasetDescription:
+        """Of the first dataset: what an action is, is the same in all."""
+        return next(iter(self.training.values())).description
+
+
+def open_datasets(settings: DataSettings, evaluation: EvaluationSettings, output_dir: Path, seed: int) -> Datasets:
+    """Open the datasets of a run, hold episodes out, and find or compute their statistics.
+
+    Raises:
+        ValueError: a dataset that can't be opened, two of one name, actions that differ, too few episodes, or
+            statistics that are not of these data.
+    """
+    training, held_out, statistics, weights, rates = {}, {}, {}, {}, {}
+    for source in settings.datasets:
+        reader = open_source(source, source.split)
+        key = reader.description.dataset
+        if key in training:
+            raise ValueError(f"two datasets are called {key!r}, by which their statistics go; give one another name:.")
+        training[key], held_out[key] = hold_out(source, reader, settings, evaluation, seed)
+        statistics |= statistics_of(reader, settings, output_dir)
+        frames = statistics[key]["num_transitions"]
+        weights[key] = float(frames) if source.weight is None else source.weight
+        rates[key] = reader[training[key].numbers[0]].control_rate_hz
+    check_same_actions([reader.description for reader in training.values()])
+    return Datasets(training, held_out, statistics, weights, rates)
+
+
+def open_source(source: DatasetSource, split: str) -> DescribedReader:
+    return open_episodes(source.source, source.mapping, split, source.name, source.revision)
+
+
+def hold_out(
+    source: DatasetSource, reader: DescribedReader, data: DataSettings, evaluation: EvaluationSettings, seed: int
+) -> tuple[EpisodeSubset, EpisodeSubset]:
+    """The episodes to train on and those to evaluate on, drawn by the seed."""
+    order = np.random.default_rng([seed, len(reader)]).permutation(len(reader)).tolist()
+    annotated = None if data.annotated_share == 1 else frozenset(order[: round(data.annotated_share * len(reader))])
+    if evaluation.split is not None:
+        other = open_source(source, evaluation.split)
+        chosen = np.random.default_rng([seed, len(other)]).permutation(len(other))[: evaluation.episodes].tolist()
+        return EpisodeSubset(reader, range(len(reader)), annotated), EpisodeSubset(other, sorted(chosen))
+    chosen = set(order[len(order) - evaluation.episodes :]) if evaluation.episodes else set()
+    remaining = [number for number in range(len(reader)) if number not in chosen]
+    if not remaining:
+        raise ValueError(
+            f"{source.source} has {len(reader)} episodes, of which evaluation.episodes={evaluation.episodes} are held "
+            "out, so that none is left to train on; hold out fewer."
+        )
+    return EpisodeSubset(reader, remaining, annotated), EpisodeSubset(reader, sorted(chosen))
+
+
+def statistics_of(reader: DescribedReader, settings: DataSettings, output_dir: Path) -> dict[str, Any]:
+    """From the file that is given, from an earlier start of this run, or by a pass over the dataset."""
+    if settings.statistics is not None:
+        return load_statistics(settings.statistics, reader)
+    path = output_dir / FILE_NAME
+    if path.is_file():
+        with suppress(ValueError):  # of an earlier start with other data
+            return load_statistics(path, reader)
+    statistics = compute_statistics(reader, skip_bad=settings.on_bad == "skip", show_progress=True)
+    write_statistics(path, statistics)
+    return statistics
+
+
+def check_same_actions(descriptions: Sequence[DatasetDescription]) -> None:
+    first = descriptions[0]
+    for other in descriptions[1:]:
+        for name in ("action_names", "action_units", "gripper_dims"):
+            if getattr(first, name) != getattr(other, name):
+                raise ValueError(
+                    f"{first.dataset} and {other.dataset} have different {name}: {getattr(first, name)} and "
+                    f"{getattr(other, name)}; a mixture needs one kind of action, so correct a mapping."
+                )
+
+
+def make_stream(
+    worker: int,
+    num_workers: int,
+    *,
+    rank: int,
+    world_size: int,
+    datasets: Datasets,
+    settings: DataSettings,
+    shares: Mapping[str, float],
+    config: InstructVLAConfig,
+    processor: InstructVLAProcessor,
+    batch_size: int,
+    seed: int,
+) -> CollatedBatches:
+    """The batches of one data worker of one rank, from their start."""
+    place = {"rank": rank, "world_size": world_size, "worker": worker, "num_workers": num_workers}
+    frames = MixtureStream(
+        datasets.training,
+        datasets.weights,
+        horizon=config.horizon,
+        shuffle_window=settings.shuffle_window,
+        seed=seed,
+        on_bad=settings.on_bad,
+        **place,
+    )
+    conversations = FrameConversations(
+        shares,
+        num_action_queries=config.num_action_queries,
+        special_tokens=processor.tokenizer.all_special_tokens,
+        seed=seed,
+    )
+    robot = ConversationStream(frames, conversations, processor.cameras, settings.on_bad)
+    chat, options = None, {}
+    if settings.chat is not None:
+        chat = ChatStream(open_chat(settings.chat), seed=seed, on_bad=settings.on_bad, **place)
+        options = {
+            "chat_batch_size": settings.chat.batch_size,
+            "robot_share": settings.chat.robot_share,
+            "chat_share": settings.chat.chat_share,
+        }
+    batches = InterleavedBatches(
+        robot, chat, batch_size=batch_size, seed=seed, worker=worker, num_workers=num_workers, **options
+    )
+    augmentation = settings.make_augmentation()
+    augment = None if augmentation is None else partial(augment_frame, augmentation=augmentation, seed=seed)
+    collator = ActionCollator(processor, max_length=settings.max_length, augment=augment)
+    shard = rank * num_workers + worker
+    return CollatedBatches(batches, collator, config.flow_config, seed=seed, shard=shard)
+
+
+def open_chat(source: ChatSource) -> ChatRecords:
+    return ChatRecords(source.file, source.image_folder)
+
+
+StreamMaker = Callable[[int, int], CollatedBatches]
