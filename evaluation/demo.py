@@ -113,7 +113,7 @@ def run_demo(
     return result
 
 
-def load_model(name: str | None) -> Any:
+def load_model(name: str | None, revision: str | None = None) -> Any:
     """The model of a folder or Hub repository in eval mode; for None the nano preset with random weights."""
     if name is None:
         from instructvla.nano import untrained_nano
@@ -127,7 +127,8 @@ def load_model(name: str | None) -> Any:
         except HFValidationError as error:
             raise ValueError(f"{name} is neither a folder nor the name of a Hub repository") from error
     try:
-        model = AutoModel.from_pretrained(name, trust_remote_code=True)
+        pinned = {} if revision is None else {"revision": revision}
+        model = AutoModel.from_pretrained(name, trust_remote_code=True, **pinned)
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         raise ValueError(f"no model could be loaded from {name}: {error}") from error
     if not hasattr(model, "generate_action"):

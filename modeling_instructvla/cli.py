@@ -63,6 +63,14 @@ COMMANDS = {
         "instructvla.training.open_loop_command:app",
         "A checkpoint's action error on recorded episodes, per dimension, with a plot.",
     ),
+    "serve": (
+        "instructvla.evaluation.serve:app",
+        "A model over WebSocket for robots and simulators, as openpi's policy server.",
+    ),
+    "load-test": (
+        "instructvla.evaluation.load_test:app",
+        "Latency and throughput of a policy server, and whether bad clients disturb it.",
+    ),
     "doctor": (
         "instructvla.evaluation.doctor:app",
         "What is wrong with a checkpoint, one line per finding.",

@@ -44,9 +44,13 @@ def untrained_nano(seed: int = 0, **fields) -> InstructVLAForConditionalGenerati
         seed: of the weights; the global random state is left as it was.
         fields: of `InstructVLAConfig.nano`; the statistics are made for 7 action dimensions.
     """
-    config = InstructVLAConfig.nano(**fields)
+    model = random_model(InstructVLAConfig.nano(**fields), seed)
+    model.processor = nano_processor(model.config)
+    return model
+
+
+def random_model(config: InstructVLAConfig, seed: int) -> InstructVLAForConditionalGeneration:
+    """A model with random weights and no processor; the global random state is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = InstructVLAForConditionalGeneration(config)
-    model.processor = nano_processor(config)
-    return model
+        return InstructVLAForConditionalGeneration(config)

@@ -123,7 +123,10 @@ def test_real_records_read_and_their_pictures_are_rgb():
     ("record", "message"),
     [
         ({"image": "none.png", "conversations": turns("<image>\nq", "a")}, "there is no image .*none.png"),
-        ({"image": "bad.png", "conversations": turns("<image>\nq", "a")}, "the image .*bad.png can't be decoded: its 10 bytes are of no known format"),
+        (
+            {"image": "bad.png", "conversations": turns("<image>\nq", "a")},
+            "the image .*bad.png can't be decoded: its 10 bytes are of no known format",
+        ),
         ({"image": "rgb.png", "conversations": turns("q", "a")}, "hold 0 <image>, but there are 1 images"),
         ({"conversations": turns("<image>\nq", "a")}, "hold 1 <image>, but there are 0 images"),
         ({"image": 3, "conversations": turns("<image>\nq", "a")}, "'image' must be a path"),

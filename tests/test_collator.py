@@ -248,6 +248,38 @@ def test_a_robot_sample_is_never_cut(processor, kind):
         ActionCollator(processor, max_length=needed - 1)([sample])
 
 
+def test_the_budget_can_be_checked_before_there_is_a_batch(processor):
+    collator = ActionCollator(processor, max_length=100)
+    for fits in (robot_sample(), chat("why?", "because " * 50, images=1), chat("a?", "A", "b? " * 200, "B")):
+        collator.check_fit(fits)
+        collator([fits])
+    counted = dict(collator.counts)
+    for sample, message in (
+        (
+            robot_sample(instruction="please " * 100),
+            r"bridge/7, frame 0 \(action\) has \d+ tokens with its action queries",
+        ),
+        (
+            chat("why? " * 100, "because"),
+            "record 5 has \\d+ tokens before its first answer, .* so that no label is left",
+        ),
+        (chat("compare", "same", images=20), "record 5 needs .* tokens for its pictures"),
+    ):
+        with pytest.raises(BadEpisodeError, match=message):
+            collator.check_fit(sample)
+    assert collator.counts == counted
+
+
+def test_a_question_that_leaves_room_for_one_label_fits(processor):
+    sample = chat("why?", "because", images=1)
+    labels = ActionCollator(processor)([sample])["labels"][0]
+    first = int((labels != -100).nonzero()[0])
+    assert (ActionCollator(processor, max_length=first + 1)([sample])["labels"] != -100).sum() == 1
+    ActionCollator(processor, max_length=first + 1).check_fit(sample)
+    with pytest.raises(BadEpisodeError, match=f"has {first} tokens before its first answer, but max_length is {first}"):
+        ActionCollator(processor, max_length=first).check_fit(sample)
+
+
 # Faults
 
 

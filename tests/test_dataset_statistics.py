@@ -196,6 +196,34 @@ def test_statistics_of_changed_files_or_another_mapping_are_refused(tmp_path):
             load_statistics(path, reader)
 
 
+def test_of_prepared_data_the_cause_of_stale_statistics_is_told(tmp_path):
+    raw, mapping = BridgeRecordings(2), bridge_episodes(1).mapping
+
+    def prepared(name, mapping=mapping, files="files of Monday", **options):
+        prepare(MappedEpisodes(raw, mapping, lambda: files), tmp_path / name, **options)
+        return open_episodes(tmp_path / name)
+
+    path, first = tmp_path / "statistics.json", prepared("first")
+    write_statistics(path, compute_statistics(first))
+    assert load_statistics(path, prepared("again"))
+    twice = replace(mapping.action.parts[0], scale=2.0)
+    other = replace(
+        mapping,
+        action=replace(mapping.action, parts=(twice, *mapping.action.parts[1:])),
+        given={**mapping.given, "action": "twice as much"},
+    )
+    for reader, changed in (
+        (prepared("mapping", mapping=other), "the mapping"),
+        (prepared("files", files="files of Tuesday"), "the files"),
+        (prepared("shards", shard_size=1), "what `prepare` was told"),
+    ):
+        with pytest.raises(ValueError, match=f"'bridge_dataset' are stale: {changed} changed since; run"):
+            load_statistics(path, reader)
+    first.files[0]["sha256"] = "of another content"
+    with pytest.raises(ValueError, match="are stale: the prepared files changed since; run"):
+        load_statistics(path, first)
+
+
 def test_statistics_that_are_not_there_are_refused(tmp_path):
     path, reader = tmp_path / "statistics.json", bridge_episodes(2)
     with pytest.raises(ValueError, match="holds no dataset statistics"):

@@ -72,5 +72,7 @@ def test_what_is_no_picture_is_bad(tmp_path):
     with pytest.raises(BadEpisodeError, match="camera primary of step 0 is neither JPEG nor PNG"):
         check_pictures(episode)
     truncated = READER.mapping.episode(bridge_recording(0, observation__image_0=[b"\xff\xd8\xff\xe0"] * 6), 0)
-    with pytest.raises(BadEpisodeError, match="first picture of primary can't be decoded: its 4 bytes are .*; --skip-bad"):
+    with pytest.raises(
+        BadEpisodeError, match="first picture of primary can't be decoded: its 4 bytes are .*; --skip-bad"
+    ):
         shards_of(tmp_path, [truncated])

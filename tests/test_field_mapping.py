@@ -201,6 +201,31 @@ def test_data_that_the_mapping_does_not_fit_are_refused_with_what_they_have(chan
         read_mapping("bridge").episode(bridge_recording(0, **changes), 0)
 
 
+@pytest.mark.parametrize(
+    ("field", "told"),
+    [
+        ("observation/state", r"an array \(7,\) of float32"),
+        ("observation/image_0", "a picture"),
+        ("episode_metadata/episode_id", "the value 3"),
+    ],
+)
+def test_an_instruction_that_is_no_text_is_refused_with_the_fields_that_are(field, told):
+    with pytest.raises(
+        MappingError, match=f"record 0: `instruction: {field}` of the mapping is a field .*{told}.*"
+    ) as error:
+        read_mapping(changed(instruction=field)).episode(bridge_recording(0), 0)
+    assert "Fields of texts are episode_metadata/file_path, language_instruction; correct it" in str(error.value)
+
+
+def test_an_id_that_is_neither_text_nor_number_is_refused():
+    raw = bridge_recording(0)
+    raw.metadata["episode_metadata/episode_id"] = [1, 2]
+    with pytest.raises(
+        MappingError, match="`episode_id: episode_metadata/episode_id` of the mapping is a text or a number"
+    ):
+        read_mapping("bridge").episode(raw, 0)
+
+
 def test_a_required_field_of_the_whole_episode_is_named():
     with pytest.raises(
         MappingError, match="no field name; its fields of the whole episode are episode_metadata/ep.*`file_path: name`"

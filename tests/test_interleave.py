@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 
 from instructvla.training.data.chat_json import BadRecordError, ChatRecords
+from instructvla.training.data.episodes import BadEpisodeError
 from instructvla.training.data.interleave import ChatStream, InterleavedBatches, is_chat_step
 from instructvla.training.data.samples import ChatSample
 
@@ -197,3 +198,35 @@ def test_a_state_of_another_file_is_refused(records):
 def test_wrong_arguments_are_refused(records, fields, message):
     with pytest.raises(ValueError, match=message):
         ChatStream(records(3), **fields)
+
+
+def refuse_even(sample: ChatSample) -> None:
+    if int(sample.source.split("record ")[1].split()[0]) % 2 == 0:
+        raise BadEpisodeError(f"{sample.source} is too long")
+
+
+def test_a_record_that_the_check_refuses_is_skipped_and_noted_and_resumed_exactly(records):
+    def stream():
+        return ChatStream(records(6), on_bad="skip", check=refuse_even)
+
+    first = stream()
+    whole = numbers(first, 12)
+    assert sorted(set(whole)) == ["1 (id 1)", "3 (id 3)", "5 (id 5)"] and Counter(whole).most_common(1)[0][1] == 4
+    assert sorted(first.skipped) == [0, 2, 4] and first.skipped[2].endswith("record 2 (id 2) is too long")
+    begun, resumed = stream(), stream()
+    numbers(begun, 5)
+    resumed.load_state_dict(json.loads(json.dumps(begun.state_dict())))
+    assert numbers(resumed, 7) == whole[5:]
+
+
+def test_a_record_that_the_check_refuses_stops_the_stream_by_default(records):
+    with pytest.raises(BadEpisodeError, match="is too long"):
+        numbers(ChatStream(records(6), check=refuse_even), 6)
+
+
+def test_a_file_of_which_the_check_refuses_every_record_is_an_error(records):
+    def refuse(sample):
+        raise BadEpisodeError(f"{sample.source} is too long")
+
+    with pytest.raises(ValueError, match="none of the 6 .*can be read; the last: .* is too long"):
+        next(ChatStream(records(6), on_bad="skip", check=refuse))

@@ -257,5 +257,7 @@ def test_a_real_dataset_reads_where_its_files_are():
     repeated = [frame == before for before, frame in pairwise(frames)]
     assert [picture == before for before, picture in pairwise(pictures)] == repeated
     assert 0 < sum(repeated) < 342
-    with pytest.raises(BadEpisodeError, match=r"_index 0: data/chunk-000/episode_000000\.parquet is missing; copy it again$"):
+    with pytest.raises(
+        BadEpisodeError, match=r"_index 0: data/chunk-000/episode_000000\.parquet is missing; copy it again$"
+    ):
         reader[0]

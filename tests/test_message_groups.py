@@ -11,6 +11,7 @@ def test_of_many_numbers_the_first_are_told_and_how_many_more():
 
 def test_messages_of_one_kind_are_the_same_without_their_numbers():
     assert without_numbers("record 12 of 300 ends") == without_numbers("record 7 of 9 ends") == "record # of # ends"
+    assert without_numbers("x changes by 1e-05; usual is -0.3") == without_numbers("x changes by 12; usual is 1,000")
 
 
 def test_groups_keep_the_order_of_their_first():

@@ -5,6 +5,7 @@ import multiprocessing
 import pickle
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from huggingface_hub.errors import OfflineModeIsEnabled
 
@@ -79,6 +80,33 @@ def test_a_damaged_row_group_is_named(folder):
         reader[0]
 
 
+def flip_byte(path, place):
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+def test_one_flipped_byte_is_found_by_the_checksum_of_its_file(folder):
+    reader = ParquetEpisodes(folder)
+    assert list(reader.changed_files()) == []
+    flip_byte(folder / reader.files[1]["path"], -1)
+    (message,) = reader.changed_files()
+    start, end = reader.ends[0], reader.ends[1] - 1
+    assert f"{folder}/data/train-00001-of-" in message
+    assert f"(episodes {start} to {end}) is not what was prepared; copy the file again" in message
+    assert list(reader.changed_files(count=start)) == [] != list(reader.changed_files(count=start + 1))
+
+
+def test_one_flipped_byte_of_an_episode_makes_it_bad_where_its_pictures_are_read(folder):
+    reader = ParquetEpisodes(folder)
+    path = folder / reader.files[0]["path"]
+    columns = pq.ParquetFile(path).metadata.row_group(0)
+    pictures = max(map(columns.column, range(columns.num_columns)), key=lambda column: column.total_compressed_size)
+    flip_byte(path, pictures.data_page_offset + 300)  # within the first page
+    with pytest.raises(BadEpisodeError, match="row group 0 can't be read .*CRC"):
+        ParquetEpisodes(folder)[0]
+
+
 def test_an_unreachable_hub_is_not_taken_for_a_bad_episode(folder, monkeypatch):
     def disconnected(storage, path):
         raise OfflineModeIsEnabled("no route to host")
@@ -134,6 +162,9 @@ def test_a_hub_dataset_is_streamed_row_group_by_row_group(folder, tmp_path):
             local = open_episodes({str(tmp_path / "hub")!r})
             assert len(reader) == 7 and reader.fingerprint == local.fingerprint
             assert reader[4].images == local[4].images
+            assert reader.has_checksums and list(reader.changed_files()) == []
+            reader.files[0]["sha256"] = "of another content"
+            assert len(list(reader.changed_files())) == 1
             assert not [path for path in Path("hf_home").rglob("*.parquet")]
             for source, revision in (("org/absent", None), ("org/bridge", "nope")):
                 try:

@@ -53,6 +53,22 @@ def test_long_settings_are_shortened_in_the_message():
     assert len(str(refusal.value)) < 500
 
 
+def test_of_settings_that_nest_the_one_that_changed_is_named():
+    before = {"mapping": {"state": {"parts": [{"field": "a" * 400}]}, "optional": ["a"]}}
+    now = {"mapping": {"state": {"parts": [{"field": "a" * 400, "scale": 0.5}]}, "optional": []}}
+    with pytest.raises(ValueError) as refusal:
+        require_same(before, now, "it was begun")
+    assert str(refusal.value) == (
+        "it was begun with other settings: mapping.optional was –, is []; mapping.optional.0 was \"a\", is –; "
+        "mapping.state.parts.0.scale was –, is 0.5. Give the same ones, or another --output."
+    )
+
+
+def test_of_many_settings_that_changed_the_first_are_named():
+    with pytest.raises(ValueError, match=r"0 was 0, is 1; 1 was 0, is 1; .*; and 7 others\. Give"):
+        require_same(dict.fromkeys("0123456789ab", 0), dict.fromkeys("0123456789ab", 1), "it was begun")
+
+
 def test_removing_it_leaves_other_splits_alone(tmp_path):
     train, val = Journal(tmp_path, "train", {}), Journal(tmp_path, "val", {})
     train.staged(0).write_bytes(b"shard")

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import datasets
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from instructvla.training.data.episodes import BadEpisodeError
+from instructvla.training.data.field_mapping import read_mapping
 from instructvla.training.data.parquet_reader import ParquetEpisodes
 from instructvla.training.data.prepare import (
     app,
@@ -27,6 +29,7 @@ from instructvla.training.data.prepare import (
 )
 from instructvla.training.data.readers import open_episodes
 from tests.memory_episodes import SHARED, bridge_episodes
+from tests.rlds_writer import bridge_record, write_rlds
 
 BRIDGE = SHARED / "bridge_rlds_debug" / "bridge_dataset"
 COUNT, SHARD_SIZE = 9, 5000  # bytes: about two episodes
@@ -132,7 +135,7 @@ def test_a_second_run_changes_nothing(tmp_path, uninterrupted):
 def test_other_settings_are_refused_before_and_after_it_has_finished(tmp_path):
     with pytest.raises(BadEpisodeError):
         prepare(bridge_episodes(COUNT, bad=(5,)), tmp_path / "begun", shard_size=SHARD_SIZE)
-    with pytest.raises(ValueError, match=r"begun was begun with other settings: motion was null, is true; shard_size"):
+    with pytest.raises(ValueError, match=r"begun was begun with other settings: motion was –, is true; shard_size"):
         prepare(bridge_episodes(COUNT), tmp_path / "begun", shard_size=1, settings={"motion": True})
     prepare(bridge_episodes(2), tmp_path / "finished")
     reader = bridge_episodes(2)
@@ -308,6 +311,38 @@ def test_the_command_joins_vla_it_and_computes_the_motions_that_are_missing(tmp_
     assert run(*given, "--motion", "--output", tmp_path / "moving").exit_code == 0
     plain, annotated = open_episodes(tmp_path / "moving")
     assert all(plain.language_motions) and annotated.language_motions[2] == "stop" and annotated.language_motions[1]
+
+
+def rlds_without_instruction(tmp_path, field):
+    """Two recordings, and a mapping whose instruction is another field, or none."""
+    given = dict(read_mapping("bridge").given) | {"instruction": field}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(given))
+    records = [bridge_record(number, 6) | {"steps/language_instruction": [""] * 6} for number in range(2)]
+    return write_rlds(tmp_path / "bridge", records), "--mapping", tmp_path / "mine.yaml", "--output", tmp_path / "out"
+
+
+def test_the_command_warns_before_and_after_where_no_instruction_is_mapped(tmp_path):
+    result = run(*rlds_without_instruction(tmp_path, None))
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr.startswith("warning: the mapping has no `instruction:`") and result.stderr.count("\n") == 1
+    assert "  warning: no `instruction:` is mapped; training leaves out frames" in result.stdout
+
+
+def test_the_command_warns_where_all_instructions_are_empty(tmp_path):
+    result = run(*rlds_without_instruction(tmp_path, "language_instruction"))
+    assert result.exit_code == 0, result.stderr
+    assert (
+        "  warning: all texts of `instruction: language_instruction` are empty" in result.stdout and not result.stderr
+    )
+
+
+@pytest.mark.parametrize("options", [(), ("--skip-bad",)])
+def test_an_instruction_that_is_no_text_stops_it_whatever_is_skipped(tmp_path, options):
+    result = run(*rlds_without_instruction(tmp_path, "observation/state"), *options)
+    assert (
+        result.exit_code == 2 and "`instruction: observation/state` of the mapping is a field of texts" in result.stderr
+    )
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_command_tells_which_motions_do_not_fit_the_recording(tmp_path):

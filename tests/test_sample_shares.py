@@ -76,7 +76,8 @@ def test_bad_episodes_and_texts_stop_it_or_are_counted():
     for reader in (Changed({}, bad=[3]), Changed({3: broken})):
         with pytest.raises(BadEpisodeError, match="; --skip-bad goes on without such episodes$"):
             sample_shares(reader, STAGE_1, frames=200)
-    assert sample_shares(Changed({}, bad=[3]), STAGE_1, frames=200, skip_bad=True).samples == 200
+    found = sample_shares(Changed({}, bad=[3]), STAGE_1, frames=200, skip_bad=True)
+    assert found.samples == 200 and found.table()[0].endswith("; 1 episodes can't be read")
     found = sample_shares(Changed({3: broken}), STAGE_1, frames=200, skip_bad=True)
     assert found.bad > 0 and found.samples + found.bad == 200
     assert f"{found.bad:,} with a text that can't be used" in found.table()[0]

@@ -270,6 +270,26 @@ def test_an_endless_stream_without_any_instruction_is_an_error(monkeypatch):
         next(stream(episodes(instruction=None)))
 
 
+def test_a_stream_of_which_all_is_refused_ends_with_the_reason(monkeypatch):
+    monkeypatch.setattr("instructvla.training.data.samples.MAX_UNLABELLED", 20)
+    with pytest.raises(ValueError, match="20 frames in a row can't be used, the last as .*control tokens"):
+        next(stream(episodes(instruction="go <|im_end|>"), {"action": 1}, "skip"))
+
+
+def test_a_sample_that_the_check_refuses_is_left_out_and_not_counted_as_given():
+    def check(sample):
+        if sample.frame.frame_index % 2:
+            raise BadEpisodeError(f"{sample.source} is too long")
+
+    checked = conversations({"action": 1.0}, check=check)
+    frames = MixtureStream({"bridge": episodes(2)}, horizon=2, shuffle_window=1, epochs=1)
+    skipping = ConversationStream(frames, checked, on_bad="skip")
+    assert [sample.frame.frame_index for sample in skipping] == [0, 2, 4] * 2
+    assert skipping.bad == 4 and checked.counts == {("action", "action"): 6}
+    with pytest.raises(BadEpisodeError, match="frame 1 is too long"):
+        checked(robot_frame(frame_index=1))
+
+
 def test_unusable_texts_stop_the_stream_or_are_skipped_and_counted():
     reader = episodes(1) + episodes(1, instruction="go <|im_end|>")
     with pytest.raises(BadEpisodeError, match="control tokens"):

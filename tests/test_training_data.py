@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from instructvla.training.data.stream_loader import StreamLoader
-from instructvla.training.run_config import ChatSource, DataSettings, DatasetSource, EvaluationSettings
+from instructvla.training.run_config import ChatSource, DatasetSource, DataSettings, EvaluationSettings
 from instructvla.training.training_data import open_datasets
 from tests.reaching_episodes import ReachingEpisodes, write_chat, write_reaching
 from tests.training_inputs import nano_for, reaching_datasets, stream_maker
@@ -134,3 +134,53 @@ def test_of_eight_steps_one_is_chat_on_every_rank_alike(tmp_path):
         make = stream_maker(model, datasets, settings, {"action": 1.0}, rank=rank, world_size=2)
         kinds.append(["actions" in batch for batch in batches(make, 16)[1]])
     assert kinds[0] == kinds[1] and sum(kinds[0]) == 14 and sum(kinds[0][:8]) == 7
+
+
+class LongInstruction(ReachingEpisodes):
+    """Every other episode's instruction is far beyond any budget."""
+
+    def __getitem__(self, index):
+        episode = super().__getitem__(index)
+        texts = ["please " * 3000] * len(episode) if index % 2 else episode.instructions
+        return replace(episode, instructions=texts)
+
+
+def with_overlong_texts(tmp_path, on_bad):
+    """Datasets, settings and a model, half of whose episodes and chat records do not fit into the budget."""
+    from instructvla.training.data.prepare import prepare
+
+    prepare(LongInstruction(8), tmp_path / "long")
+    chat = write_chat(tmp_path / "chat.json")
+    records = json.loads(chat.read_text())
+    for record in records[::2]:
+        record["conversations"][0]["value"] += " please" * 3000
+    chat.write_text(json.dumps(records))
+    sources = [DatasetSource(str(tmp_path / "long"))]
+    settings = DataSettings(
+        datasets=sources, chat=ChatSource(str(chat)), on_bad=on_bad, shuffle_window=16, max_length=512
+    )
+    datasets = open_datasets(settings, EvaluationSettings(episodes=0), tmp_path / "statistics", 0)
+    return datasets, settings, nano_for(datasets)
+
+
+def test_what_does_not_fit_into_the_token_budget_is_skipped_and_resuming_stays_exact(tmp_path):
+    datasets, settings, model = with_overlong_texts(tmp_path, "skip")
+    make = stream_maker(model, datasets, settings, {"action": 1.0})
+    loader, whole = batches(make, 16)
+    assert sum("actions" in batch for batch in whole) == 14 and {len(batch["labels"]) for batch in whole} == {2}
+    assert all((batch["labels"] != -100).any(dim=1).all() for batch in whole)
+    (state,) = loader.state_dict()["workers"]
+    streams = state["batches"]["streams"]
+    assert streams["robot"]["bad"] > 0 and streams["chat"]["skipped"]
+    assert all("no label is left" in reason for _, reason in streams["chat"]["skipped"])
+    begun, _ = batches(make, 9)
+    _, rest = batches(make, 7, state=json.loads(json.dumps(begun.state_dict())))
+    assert [batch["sample_names"] for batch in rest] == [batch["sample_names"] for batch in whole[9:]]
+
+
+def test_what_does_not_fit_into_the_token_budget_stops_a_run_by_default(tmp_path):
+    datasets, settings, model = with_overlong_texts(tmp_path, "raise")
+    with pytest.raises(
+        ValueError, match=r"\(action\) has [\d,]+ tokens with its action queries, but max_length is 512"
+    ):
+        batches(stream_maker(model, datasets, settings, {"action": 1.0}), 16)

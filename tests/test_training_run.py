@@ -7,14 +7,18 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from accelerate.commands.config.config_args import load_config_from_file
 from safetensors.torch import load_file
 from transformers import AutoModel
 from typer.testing import CliRunner
 
+from instructvla.training import training_run
+from instructvla.training.compiled_layers import compile_for_training
 from instructvla.training.run_config import read_run_config
 from instructvla.training.stage1 import app as stage1
 from instructvla.training.stage2 import app as stage2
 from instructvla.training.training_run import prepare_run, run
+from tests.hub_server import HubServer, run_with_endpoint
 from tests.reaching_episodes import write_chat, write_reaching
 
 CONFIGS = Path(__file__).parents[1] / "training" / "configs"
@@ -144,10 +148,54 @@ def test_a_wrong_run_ends_in_one_message_and_leaves_no_folder(world, app, change
     assert not list(tmp_path.glob("run/checkpoint-*"))
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("**/*.yaml")), ids=lambda path: path.stem)
-def test_every_shipped_configuration_is_valid(path):
-    if path.parent.name != "accelerate":
-        read_run_config(path)
+RUNS = [path for path in sorted(CONFIGS.glob("**/*.yaml")) if path.parent.name != "accelerate"]
+
+
+@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
+def test_every_shipped_run_is_valid(path):
+    read_run_config(path)
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("accelerate/*.yaml")), ids=lambda path: path.stem)
+def test_accelerate_reads_every_shipped_launch_configuration(path):
+    config = load_config_from_file(str(path))
+    assert config.num_processes == 8 and config.mixed_precision == "bf16"
+
+
+def test_a_trained_checkpoint_is_published_with_its_card(world, tmp_path):
+    path = written(world, {"output_dir": str(tmp_path / "run")})
+    script = f"""
+        from instructvla.training.stage1 import app
+
+        app(["--config", {str(path)!r}, "--push_to_hub", "org/trained"], standalone_mode=False)
+    """
+    with HubServer() as hub:
+        run_with_endpoint(hub, script, tmp_path)
+        files = hub.repos["models", "org/trained"].resolve("main").files
+    card = files["README.md"].content.decode()
+    assert "1, action pre-training" in card and "max_steps" in card and 'from_pretrained("org/trained"' in card
+    assert {"model.safetensors", "processor_config.json", "training_report.json"} <= set(files)
+    assert not {"optimizer.pt", "trainer_state.json"} & set(files)
+
+
+def losses(trainer):
+    return [entry["loss"] for entry in trainer.state.log_history if "lm_loss" in entry]
+
+
+def test_compiled_layers_give_the_same_losses(world, tmp_path, monkeypatch):
+    """With dynamo's own backend, as machines without a compiler run the tests."""
+    compiling = []
+
+    def compile_eagerly(model):
+        compiling.append(model)
+        compile_for_training(model, backend="eager")
+
+    monkeypatch.setattr(training_run, "compile_for_training", compile_eagerly)
+    expected, found = (
+        losses(run(1, settings(world, {"output_dir": str(tmp_path / str(on)), "compile": on}))) for on in (False, True)
+    )
+    assert len(compiling) == 1
+    assert found == pytest.approx(expected, rel=1e-5)
 
 
 ABLATIONS = {

@@ -100,7 +100,19 @@ def test_damaged_files_are_told_apart(truncated):
     folder, *files = truncated
     files[1].write_bytes(files[1].read_bytes()[:100])
     lines = unreadable(folder)
-    assert len(lines) == 2 and all(str(file) in line for file, line in zip(files, lines, strict=True))
+    assert len(lines) == len(files) and all(str(file) in line for file, line in zip(files, lines, strict=True))
+
+
+def test_damaged_files_of_a_prepared_dataset_are_a_line_each(tmp_path):
+    prepare(Episodes(18), tmp_path / "prepared", shard_size=20_000)
+    files = sorted((tmp_path / "prepared").glob("data/*"))
+    assert len(files) > 1
+    for file in files:
+        file.write_bytes(file.read_bytes()[:-100])
+    lines = [
+        line for line in problem_lines(validate(open_episodes(tmp_path / "prepared")).problems) if "unreada" in line
+    ]
+    assert len(lines) == len(files) and all(str(file) in line for file, line in zip(files, lines, strict=True))
 
 
 def test_missing_files_of_single_episodes_are_one_line(tmp_path):
@@ -162,16 +174,45 @@ def test_motions_that_are_not_one_per_recorded_step_are_found(tmp_path, motions,
     assert [(problem.check, problem.message) for problem in found] == [("annotation", text) for text in problems]
 
 
+def test_many_malformed_records_are_one_line(tmp_path):
+    reader = Episodes(5)
+    content = {reader[number].file_path: {"3": {"features": f"text {number}"}} for number in range(5)}
+    (tmp_path / "all.json").write_text(json.dumps(content))
+    lines = problem_lines(validate(reader, annotations=VlaItIndex.read([tmp_path / "all.json"])).problems)
+    assert len(lines) == 1 and lines[0].startswith("5 episodes (0, 1, 2 and 2 more): annotation: ")
+    assert "/robot/0/out.npy, episode 3: features is" in lines[0]
+
+
+def test_a_flipped_byte_of_a_prepared_file_is_found_though_every_episode_can_be_read(tmp_path):
+    prepare(Episodes(4), tmp_path / "prepared")
+    reader = open_episodes(tmp_path / "prepared")
+    assert checks_of(reader) == [] and "checksum" not in validate(reader).unchecked
+    path = tmp_path / "prepared" / reader.files[0]["path"]
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"parquet-cpp-arrow", b"parquet-cpp-arroW"))
+    (problem,) = validate(open_episodes(tmp_path / "prepared")).problems
+    assert str(problem).startswith(f"dataset: checksum: {path} (episodes 0 to 3) is not what was prepared; copy")
+
+
+def test_files_without_checksums_are_said_to_be_unchecked(tmp_path):
+    prepare(Episodes(2), tmp_path / "prepared")
+    manifest = json.loads((tmp_path / "prepared" / "manifest.json").read_text())
+    del manifest["splits"]["train"]["files"][0]["sha256"]
+    (tmp_path / "prepared" / "manifest.json").write_text(json.dumps(manifest))
+    assert "has no checksums" in validate(open_episodes(tmp_path / "prepared")).unchecked["checksum"]
+
+
 def test_what_can_not_be_checked_is_said():
     reader = Episodes(2)
     reader.description = replace(reader.description, gripper_dims=(), action_names=tuple("abcdefg"))
     report = validate(reader)
-    assert report.unchecked == {
+    files = {"checksum": "only prepared datasets have checksums"}
+    assert report.unchecked == files | {
         "gripper": "no action dimension is a gripper",
         "opposed action": "no action dimension is named as one of the state",
     }
     assert any("[not checked: no action dimension is a gripper]" in line for line in report.table())
-    assert validate(Episodes(2)).unchecked == {}
+    assert validate(Episodes(2)).unchecked == files
 
 
 @pytest.fixture

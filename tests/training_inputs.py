@@ -6,7 +6,7 @@ from pathlib import Path
 from instructvla.modeling_instructvla import InstructVLAForConditionalGeneration
 from instructvla.nano import nano_processor, untrained_nano
 from instructvla.training.collator import CollatedBatches
-from instructvla.training.run_config import DataSettings, DatasetSource, EvaluationSettings
+from instructvla.training.run_config import DatasetSource, DataSettings, EvaluationSettings
 from instructvla.training.training_data import Datasets, make_stream, open_datasets
 from tests.reaching_episodes import write_reaching
 

@@ -87,25 +87,45 @@ class ActionCollator:
         views = decoded_views(sample.images[0], self.processor.cameras, sample.source)
         return [views if self.augment is None else self.augment(sample.frame, views)]
 
+    def check_fit(self, sample: ChatSample) -> None:
+        """Refuse a sample of which a batch can't be made within `max_length`, for streams that may skip it.
+
+        Raises:
+            BadEpisodeError: a robot's sample or a picture would be cut, or no label would be left.
+        """
+        messages, ids = self._shortened(sample)
+        if (
+            len(ids) > self.max_length
+            and len(asked := self._ids(messages[:-1], answer_follows=True)) >= self.max_length
+        ):
+            raise BadEpisodeError(
+                f"{sample.source} has {len(asked)} tokens before its first answer, but max_length is "
+                f"{self.max_length}, so that no label is left; raise it, or shorten the question"
+            )
+
     def _fitting(self, sample: ChatSample) -> list[dict[str, Any]]:
         """The messages, without the last exchanges if they are too long."""
+        messages, ids = self._shortened(sample)
+        if messages is not sample.messages:
+            self.counts["shortened"] += 1
+        if len(ids) > self.max_length:
+            self.counts["cut"] += 1
+        return messages
+
+    def _shortened(self, sample: ChatSample) -> tuple[list[dict[str, Any]], list[int]]:
+        """The messages and their tokens, without the last exchanges if they are too long; the first always stays."""
         messages = sample.messages
         ids = self._ids(messages)
-        if len(ids) <= self.max_length:
-            return messages
-        if sample.frame is not None:
+        if len(ids) > self.max_length and sample.frame is not None:
             raise BadEpisodeError(
                 f"{sample.source} ({sample.kind}) has {len(ids)} tokens with its action queries, but max_length is "
                 f"{self.max_length}; raise it, or shorten the texts"
             )
         while len(ids) > self.max_length and (shorter := _without_last_exchange(messages)):
             messages, ids = shorter, self._ids(shorter)
-        if messages is not sample.messages:
-            self.counts["shortened"] += 1
         if len(ids) > self.max_length:
             self._check_cut(ids, sample.source)
-            self.counts["cut"] += 1
-        return messages
+        return messages, ids
 
     def _check_cut(self, ids: list[int], source: str) -> None:
         """Refuse to cut a row where that would take something of a picture."""
@@ -116,9 +136,9 @@ class ActionCollator:
                 f"{source} needs {needed} tokens for its pictures, but max_length is {self.max_length}; raise it"
             )
 
-    def _ids(self, messages: list[dict[str, Any]]) -> list[int]:
+    def _ids(self, messages: list[dict[str, Any]], answer_follows: bool = False) -> list[int]:
         """All tokens of a conversation, however many; padding stays on, see `encode_texts`."""
-        text = self.processor.apply_chat_template(messages)
+        text = self.processor.apply_chat_template(messages, add_generation_prompt=answer_follows)
         return self.processor.tokenizer([text], padding=True, add_special_tokens=False, verbose=False)["input_ids"][0]
 
     def _tokens(self, conversations: list[list[dict]], images: list[list]) -> dict[str, torch.Tensor]:

@@ -5,10 +5,11 @@ from typing import Any
 
 import torch
 
+from instructvla.configuration_instructvla import InstructVLAConfig
 from instructvla.init_pretrained import plan_fresh_model, write_fresh_model
 from instructvla.matching_processor import matching_processor
 from instructvla.modeling_instructvla import InstructVLAForConditionalGeneration
-from instructvla.nano import nano_processor, untrained_nano
+from instructvla.nano import nano_processor, random_model
 from instructvla.training.data.dataset_description import DatasetDescription
 from instructvla.training.run_config import ModelSource
 from instructvla.training.stage2_start import stage2_from_stage1
@@ -77,7 +78,7 @@ def nano_model(source: ModelSource, datasets: Datasets, seed: int) -> InstructVL
     fields = data_fields(source, datasets.description)
     nano_adapters = {"rank": 16, "alpha": 32, "scale_head_size": 64}
     fields["adapter_config"] = nano_adapters | fields["adapter_config"]
-    model = untrained_nano(seed, **fields)
+    model = random_model(InstructVLAConfig.nano(**fields), seed)
     model.processor = nano_processor(model.config, **processor_fields(datasets))
     return model
 

@@ -55,12 +55,14 @@ def default_device() -> str:
 
 def table(metrics: dict[str, float], names: list[str], units: list[str]) -> list[str]:
     """One line per dimension, and one for all."""
-    lines = [f"{'dimension':<24}{'mean error':>12}  {'unit':<16}{'of range':>9}"]
+    rows = [("dimension", "mean error", "unit", "of range")]
     for name, unit in zip(distinct(names), units, strict=True):
         share = metrics.get(f"{ERROR}/{name}")
         shown = "constant" if share is None else f"{share:.2%}"
-        lines.append(f"{name:<24}{metrics[f'{DISTANCE}/{name}']:>12.4g}  {unit:<16}{shown:>9}")
-    return [*lines, f"{'mean':<24}{'':>12}  {'':<16}{metrics[ERROR]:>9.2%}"]
+        rows.append((name, f"{metrics[f'{DISTANCE}/{name}']:.4g}", unit, shown))
+    rows.append(("mean", "", "", f"{metrics[ERROR]:.2%}"))
+    first, second, third, fourth = (max(map(len, column)) for column in zip(*rows, strict=True))
+    return [f"{a:<{first}}  {b:>{second}}  {c:<{third}}  {d:>{fourth}}" for a, b, c, d in rows]
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from instructvla.modeling_instructvla import InstructVLAForConditionalGeneration
+from instructvla.nano import random_model
 
 LANGUAGE, ACTION = 0, 1  # places of the experts in the mixture
 LORA = ("lora_A", "lora_B")
@@ -39,9 +40,7 @@ def extend(stage1: InstructVLAForConditionalGeneration, name: str, seed: int) ->
         )
     processor = stage1.processor
     config = type(stage1.config).from_dict(stage1.config.to_dict(), adapter_config={"experts": 2})
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = InstructVLAForConditionalGeneration(config)
+    model = random_model(config, seed)
     state = stage1.state_dict()
     with torch.no_grad():
         for name, parameter in model.named_parameters():

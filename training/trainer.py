@@ -136,7 +136,8 @@ class InstructVLATrainer(SFTTrainer):
         if self.is_fsdp_enabled and "generate_action" not in vars(model):  # the library does so for `generate`
             register_fsdp_forward_method(model, "generate_action")
         metrics: dict[str, float] = {}
-        with self.compute_loss_context_manager():
+        # Acting grows caches step by step, for which compiled layers would be compiled anew.
+        with self.compute_loss_context_manager(), torch.compiler.set_stance("force_eager"):
             for probe in self._probes:
                 metrics |= probe(model, self.state.global_step)
         self.log(dict(metrics))

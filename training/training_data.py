@@ -180,6 +180,9 @@ def make_stream(
 ) -> CollatedBatches:
     """The batches of one data worker of one rank, from their start."""
     place = {"rank": rank, "world_size": world_size, "worker": worker, "num_workers": num_workers}
+    augmentation = settings.make_augmentation()
+    augment = None if augmentation is None else partial(augment_frame, augmentation=augmentation, seed=seed)
+    collator = ActionCollator(processor, max_length=settings.max_length, augment=augment)
     frames = MixtureStream(
         datasets.training,
         datasets.weights,
@@ -194,11 +197,13 @@ def make_stream(
         num_action_queries=config.num_action_queries,
         special_tokens=processor.tokenizer.all_special_tokens,
         seed=seed,
+        check=collator.check_fit,
     )
     robot = ConversationStream(frames, conversations, processor.cameras, settings.on_bad)
     chat, options = None, {}
     if settings.chat is not None:
-        chat = ChatStream(open_chat(settings.chat), seed=seed, on_bad=settings.on_bad, **place)
+        records = open_chat(settings.chat)
+        chat = ChatStream(records, seed=seed, on_bad=settings.on_bad, check=collator.check_fit, **place)
         options = {
             "chat_batch_size": settings.chat.batch_size,
             "robot_share": settings.chat.robot_share,
@@ -207,9 +212,6 @@ def make_stream(
     batches = InterleavedBatches(
         robot, chat, batch_size=batch_size, seed=seed, worker=worker, num_workers=num_workers, **options
     )
-    augmentation = settings.make_augmentation()
-    augment = None if augmentation is None else partial(augment_frame, augmentation=augmentation, seed=seed)
-    collator = ActionCollator(processor, max_length=settings.max_length, augment=augment)
     shard = rank * num_workers + worker
     return CollatedBatches(batches, collator, config.flow_config, seed=seed, shard=shard)
 

@@ -12,6 +12,7 @@ from accelerate.utils import parse_flag_from_env
 
 from instructvla.command_errors import errors_on_stderr
 from instructvla.modeling_instructvla import InstructVLAForConditionalGeneration
+from instructvla.training.compiled_layers import compile_for_training
 from instructvla.training.data.samples import STAGE_1 as STAGE_1_SHARES
 from instructvla.training.data.samples import STAGE_2 as STAGE_2_SHARES
 from instructvla.training.held_out import PLOTS, OpenLoopEvaluation, RetentionEvaluation
@@ -60,6 +61,8 @@ def prepare_run(stage: int, config: RunConfig, resume: Path | None) -> InstructV
         model = load(resume) if resume else start_model(stage, config.model, datasets, output_dir, seed)
     train_only(model, config.train or PARTS[stage])
     keep_frozen_in(model, getattr(torch, config.model.frozen_dtype))
+    if config.compile:
+        compile_for_training(model)
     if processes.is_main_process:
         typer.echo("\n".join(parts_table(count_parts(model))))
     stream = partial(

@@ -30,6 +30,12 @@ from instructvla.training.data.vla_it import staged_file
 
 FILE_NAME = "dataset_statistics.json"
 ROWS = 1 << 16  # counted at once: the sketches are fastest with many values
+MADE_FROM = {
+    "source_fingerprint": "the files",
+    "mapping": "the mapping",
+    "preparation": "what `prepare` was told",
+    "prepared_files": "the prepared files",
+}
 REMEDY = "run `instructvla statistics` on the dataset again"
 
 
@@ -305,8 +311,8 @@ def what_changed(saved: Mapping[str, Any], current: Mapping[str, Any]) -> str:
     if not isinstance(before, Mapping):
         return "they don't say what they were made from"
     changed = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
-    texts = {"source_fingerprint": "the files", "mapping": "the mapping"}
-    return f"{' and '.join(texts.get(name, name) for name in changed) or 'the format'} changed since"
+    changed = [name for name in changed if name != "prepared_files"] or changed  # they follow from the others
+    return f"{' and '.join(MADE_FROM.get(name, name) for name in changed) or 'the format'} changed since"
 
 
 app = typer.Typer(add_completion=False)

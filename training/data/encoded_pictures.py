@@ -6,6 +6,13 @@ from PIL import Image
 
 from instructvla.processing.image_transforms import DECODING_ERRORS
 
+PICTURE_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
+
+
+def is_picture(content: bytes) -> bool:
+    """Whether it begins as a JPEG or a PNG does, the formats that an episode may hold."""
+    return content.startswith(PICTURE_STARTS)
+
 
 def open_picture(picture: bytes, name: str = "the picture") -> Image.Image:
     """A picture of a file's bytes, of which only the header is read: decoding it may still fail.

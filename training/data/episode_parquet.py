@@ -149,7 +149,9 @@ class EpisodeWriter:
 
     def __init__(self, path: str | Path, schema: pa.Schema):
         self.schema = schema
-        self.writer = pq.ParquetWriter(path, schema, compression="zstd", write_page_index=True)
+        self.writer = pq.ParquetWriter(
+            path, schema, compression="zstd", write_page_index=True, write_page_checksum=True
+        )
 
     def __enter__(self) -> "EpisodeWriter":
         return self

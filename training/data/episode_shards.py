@@ -1,5 +1,6 @@
 """The shards of a split that is being prepared: episodes in order until a file is full, noted once it is whole."""
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -8,13 +9,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from instructvla.training.data.encoded_pictures import open_picture
+from instructvla.training.data.encoded_pictures import is_picture, open_picture
 from instructvla.training.data.episode_parquet import EpisodeWriter
 from instructvla.training.data.episodes import BadEpisodeError, Episode
 from instructvla.training.data.preparation_journal import Journal
 
 COUNTS = ("episodes", "frames", "instructed", "annotated", "with_motion")
-PICTURE_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
 
 NumberedEpisode = tuple[int, Episode | BadEpisodeError]  # in place of a bad episode, what is wrong with it
 
@@ -53,7 +53,7 @@ def write_shards(
         if shard["episodes"]:
             sync(unfinished)
             os.replace(unfinished, place)
-            shard["bytes"] = place.stat().st_size
+            shard |= {"bytes": place.stat().st_size, "sha256": file_sha256(place)}
         else:
             unfinished.unlink()
         journal.add(shard)
@@ -144,7 +144,7 @@ def final_files(output: Path, journal: Journal) -> list[dict[str, Any]]:
             os.replace(journal.staged(number), output / path)
         elif not (output / path).is_file():
             raise ValueError(f"{journal.staged(number)} is gone; remove {output} and prepare again.")
-        files.append({"path": path, **{name: shard[name] for name in ("episodes", "frames", "bytes")}})
+        files.append({"path": path, **{name: shard[name] for name in ("episodes", "frames", "bytes", "sha256")}})
     return files
 
 
@@ -152,11 +152,16 @@ def check_pictures(episode: Episode) -> None:
     """Raise `BadEpisodeError` for the first picture that is neither JPEG nor PNG."""
     for camera, pictures in episode.images.items():
         for step, picture in enumerate(pictures):
-            if not picture.startswith(PICTURE_STARTS):
+            if not is_picture(picture):
                 raise BadEpisodeError(
                     f"{episode.dataset}/{episode.episode_id}: camera {camera} of step {step} is neither JPEG nor PNG "
                     f"({len(picture)} bytes)"
                 )
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sync(path: Path) -> None:

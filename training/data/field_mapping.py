@@ -15,6 +15,7 @@ from instructvla.training.data.dataset_description import DatasetDescription
 from instructvla.training.data.episodes import BadEpisodeError, Episode, RawEpisode, RawReader
 from instructvla.training.data.gripper_conventions import GRIPPER_CONVENTIONS
 from instructvla.training.data.language_motion import MotionSettings
+from instructvla.training.data.recorded_texts import NoTextError, instruction_texts, metadata_text, text_fields
 
 MAPPINGS = Path(__file__).parent / "mappings"
 CHANGES = ("difference_to_next",)
@@ -289,7 +290,7 @@ class FieldMapping:
             number: the episode's place in its reader, its id where the recording has none.
 
         Raises:
-            MappingError: a field that the data lack; the message lists those they have.
+            MappingError: a field that the data lack, with those they have; an instruction that is no text.
             BadEpisodeError: this episode's columns do not fit, or are too short.
         """
         self.require_fields(raw.source, raw.steps, raw.metadata)
@@ -343,13 +344,22 @@ class FieldMapping:
     def _instructions(self, raw: RawEpisode, steps: int) -> list[str | None]:
         if self.instruction is None:
             return [None] * steps
-        if self.instruction in raw.steps:
-            return [text(value) for value in raw.steps[self.instruction]]
-        return [text(raw.metadata[self.instruction])] * steps
+        try:
+            return instruction_texts(raw, self.instruction, steps)
+        except NoTextError as error:
+            known = ", ".join(text_fields(raw)) or "absent"
+            raise MappingError(
+                f"{raw.source}: `instruction: {self.instruction}` of the mapping is a field of texts, but it holds "
+                f"{error}. Fields of texts are {known}; correct it in the mapping."
+            ) from error
 
     def _metadata(self, raw: RawEpisode, column: str) -> str | None:
         name = getattr(self, column)
-        return text(raw.metadata[name]) if name in raw.metadata else None
+        try:
+            return metadata_text(raw.metadata[name]) if name in raw.metadata else None
+        except NoTextError as error:
+            message = f"{raw.source}: `{column}: {name}` of the mapping is a text or a number, but it holds {error}"
+            raise MappingError(f"{message}. Correct it in the mapping.") from error
 
     def _control_rate(self, raw: RawEpisode) -> float:
         told, mapped = raw.control_rate_hz, self.control_rate_hz
@@ -467,9 +477,3 @@ def pictures(raw: RawEpisode, camera: str, name: str) -> list[bytes]:
             f"{found or 'absent'}. Correct it in the mapping."
         )
     return list(values)
-
-
-def text(value: Any) -> str | None:
-    """A recorded text or number; None for an empty one."""
-    value = value.item() if isinstance(value, (np.ndarray, np.generic)) else value
-    return (value.decode("utf-8") if isinstance(value, bytes) else str(value)).strip() or None

@@ -8,7 +8,7 @@ import numpy as np
 from instructvla.training.data.chat_json import ChatRecords
 from instructvla.training.data.episode_visits import EpisodeVisits
 from instructvla.training.data.episodes import BadEpisodeError
-from instructvla.training.data.samples import ChatSample, check_settings
+from instructvla.training.data.samples import ChatSample, SampleCheck, check_settings
 
 
 class SampleStream(Protocol):
@@ -32,6 +32,7 @@ class ChatStream(Iterator[ChatSample]):
         worker: of this process's data workers.
         num_workers: data workers of every process.
         on_bad: "raise" stops at a record that can't be used, "skip" goes on without it and notes it in `skipped`.
+        check: raises `BadEpisodeError` for a record that can't be used either, e.g. `ActionCollator.check_fit`.
 
     Raises:
         ValueError: an unknown `on_bad`, or a rank or worker outside its range.
@@ -47,6 +48,7 @@ class ChatStream(Iterator[ChatSample]):
         worker: int = 0,
         num_workers: int = 1,
         on_bad: str = "raise",
+        check: SampleCheck | None = None,
     ):
         if on_bad not in ("raise", "skip"):
             raise ValueError(f"on_bad is {on_bad!r}; give 'raise' or 'skip'")
@@ -61,7 +63,8 @@ class ChatStream(Iterator[ChatSample]):
             "on_bad": on_bad,
             "fingerprint": records.fingerprint,
         }
-        self._visits = EpisodeVisits(str(records.path.name), records, seed=seed, shard=shard, num_shards=num_shards)
+        checked = records if check is None else CheckedRecords(records, check)
+        self._visits = EpisodeVisits(records.path.name, checked, seed=seed, shard=shard, num_shards=num_shards)
         self._visit = 0
 
     @property
@@ -88,6 +91,21 @@ class ChatStream(Iterator[ChatSample]):
         check_settings(state["settings"], self._settings)
         self._visit = state["visit"]
         self._visits.unreadable = {index: reason for index, reason in state["skipped"]}
+
+
+class CheckedRecords:
+    """Records of a chat file, those among them that the check refuses being bad ones."""
+
+    def __init__(self, records: ChatRecords, check: SampleCheck):
+        self.records, self.check = records, check
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> ChatSample:
+        sample = self.records[index]
+        self.check(sample)
+        return sample
 
 
 class InterleavedBatches(Iterator[list[ChatSample]]):

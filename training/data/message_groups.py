@@ -16,7 +16,7 @@ def few(numbers: Sequence[int]) -> str:
 
 def without_numbers(text: str) -> str:
     """What messages of one kind share, where only numbers tell them apart."""
-    return re.sub(r"\d+", "#", text)
+    return re.sub(r"[-+]?\d+(?:[.,]\d+)*(?:e[-+]?\d+)?", "#", text)
 
 
 def grouped(items: Iterable[Item], key: Callable[[Item], Hashable]) -> list[list[Item]]:

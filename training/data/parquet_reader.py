@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, Self
 
@@ -40,6 +41,10 @@ class Storage(Protocol):
 
     def open(self, path: str) -> BinaryIO: ...
 
+    def sha256(self, path: str) -> str:
+        """Of the file's content."""
+        ...
+
 
 class FolderStorage:
     """Files of a local folder."""
@@ -53,6 +58,9 @@ class FolderStorage:
     def open(self, path: str) -> BinaryIO:
         return (self.folder / path).open("rb")
 
+    def sha256(self, path: str) -> str:
+        return content_sha256(self, path)
+
 
 class HubStorage:
     """Files of one commit of a Hub dataset, of which only the parts that are read are transferred."""
@@ -64,6 +72,7 @@ class HubStorage:
             raise unreachable(repo, error) from error
         self.name, self.repo, self.commit = repo, repo, info.sha
         self.sizes = {file.rfilename: file.size for file in info.siblings or []}
+        self._checksums = {file.rfilename: file.lfs.sha256 for file in info.siblings or [] if file.lfs}
 
     def size(self, path: str) -> int:
         if path not in self.sizes:
@@ -74,6 +83,15 @@ class HubStorage:
         self.size(path)
         # pyarrow asks for exactly the ranges it needs; a cache would transfer more
         return HfFileSystem().open(f"datasets/{self.repo}@{self.commit}/{path}", "rb", cache_type="none")
+
+    def sha256(self, path: str) -> str:
+        """The Hub's own of a large file, so that nothing is transferred."""
+        return self._checksums.get(path) or content_sha256(self, path)
+
+
+def content_sha256(storage: Storage, path: str) -> str:
+    with storage.open(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class ParquetEpisodes:
@@ -155,7 +173,8 @@ class ParquetEpisodes:
         except DAMAGED as error:
             self._opened.pop(number, None)
             reason = " ".join(str(error).split())
-            raise BadEpisodeError(f"{place}: row group {group} can't be read ({reason[:200]}); {REMEDY}") from error
+            message = f"{place}: row group {group} can't be read ({reason[:200]}); {REMEDY}"
+            raise BadEpisodeError(message, place) from error
         return episode_from_table(table, f"{place}: row group {group}")
 
     def _file(self, number: int, place: str) -> pq.ParquetFile:
@@ -165,12 +184,43 @@ class ParquetEpisodes:
             path, size = self.files[number]["path"], self.files[number]["bytes"]
             found = self.storage.size(path)
             if found != size:
-                raise BadEpisodeError(f"{place} has {found:,} of {size:,} bytes; {REMEDY}")
+                raise BadEpisodeError(f"{place} has {found:,} of {size:,} bytes; {REMEDY}", place)
             while len(self._opened) >= OPEN_FILES:
                 self._opened.popitem(last=False)[1].close()
-            self._opened[number] = pq.ParquetFile(self.storage.open(path), pre_buffer=True)
+            self._opened[number] = pq.ParquetFile(
+                self.storage.open(path), pre_buffer=True, page_checksum_verification=True
+            )
         self._opened.move_to_end(number)
         return self._opened[number]
+
+    def changed_files(self, count: int | None = None) -> Iterator[str]:
+        """Files whose content is not what was prepared, a message for each.
+
+        Every byte is read, or compared by the Hub's checksums. Files of another size are left out, as reading their
+        episodes tells.
+
+        Args:
+            count: look only at the files of the first episodes, as many.
+
+        Raises:
+            ValueError: the Hub can't be reached.
+        """
+        for start, end, file in zip([0, *self.ends], self.ends, self.files, strict=False):
+            path = file["path"]
+            if (count is not None and start >= count) or self.storage.size(path) != file["bytes"]:
+                continue
+            try:
+                found = self.storage.sha256(path)
+            except UNREACHABLE as error:
+                raise unreachable(self.storage.name, error) from error
+            if found != file["sha256"]:
+                place = f"{self.storage.name}/{path}"
+                yield f"{place} (episodes {start} to {end - 1}) is not what was prepared; {REMEDY}"
+
+    @property
+    def has_checksums(self) -> bool:
+        """Whether the manifest tells those of the files; earlier versions noted none."""
+        return all("sha256" in file for file in self.files)
 
     @property
     def fingerprint(self) -> str:
@@ -180,8 +230,16 @@ class ParquetEpisodes:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Where the episodes come from, for a dataset that is prepared from this one."""
-        return {"source_fingerprint": self.fingerprint}
+        """Where the episodes come from, for statistics and for a dataset that is prepared from this one.
+
+        That the prepared files changed has one of the other parts as its cause, unless they were prepared from nothing
+        known.
+        """
+        split = dict(self._split_manifest())
+        settings = dict(split.pop("settings"))
+        known = {name: settings.pop(name) for name in ("source_fingerprint", "mapping") if name in settings}
+        files = hashlib.sha256(json.dumps([self.manifest["description"], split], sort_keys=True).encode()).hexdigest()
+        return known | {"preparation": settings, "prepared_files": files}
 
     def __getstate__(self) -> dict[str, Any]:
         """Without open files, for worker processes."""

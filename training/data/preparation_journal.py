@@ -5,11 +5,13 @@ A shard is written under a name of its own, then its line is added to the journa
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 FOLDER = ".prepare"
+ABSENT = "–"
+DIFFERENCES = 5  # that a message tells
 
 
 class Journal:
@@ -79,14 +81,26 @@ def whole_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def require_same(before: Mapping[str, Any], now: Mapping[str, Any], what: str) -> None:
-    """Raise `ValueError` unless the settings are equal; `what` begins the message."""
-    now = json.loads(json.dumps(now))
-    different = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
+    """Raise `ValueError` unless the settings are equal; `what` begins the message, which names what differs."""
+    old, new = dict(leaves(before)), dict(leaves(json.loads(json.dumps(now))))
+    different = [path for path in sorted({*old, *new}) if old.get(path, ABSENT) != new.get(path, ABSENT)]
     if different:
-        told = "; ".join(f"{name} was {shorten(before.get(name))}, is {shorten(now.get(name))}" for name in different)
-        raise ValueError(f"{what} with other settings: {told}. Give the same ones, or another --output.")
+        told = [f"{path} was {shown(old, path)}, is {shown(new, path)}" for path in different[:DIFFERENCES]]
+        if len(different) > DIFFERENCES:
+            told.append(f"and {len(different) - DIFFERENCES} others")
+        raise ValueError(f"{what} with other settings: {'; '.join(told)}. Give the same ones, or another --output.")
 
 
-def shorten(value: Any) -> str:
-    text = json.dumps(value)
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Path → value of all that JSON nests, such as "mapping.state.parts.0.scale"; an empty list or object is one."""
+    if not (isinstance(value, (Mapping, list)) and (value or not path)):
+        yield path, value
+        return
+    for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
+        yield from leaves(item, f"{path}.{key}" if path else str(key))
+
+
+def shown(values: Mapping[str, Any], path: str) -> str:
+    """One of them for a person."""
+    text = json.dumps(values[path], ensure_ascii=False) if path in values else ABSENT
     return text if len(text) <= 120 else f"{text[:117]}…"

@@ -1,6 +1,5 @@
 """`instructvla prepare`: any dataset into sharded Parquet files of episodes, resumable, with a manifest."""
 
-import hashlib
 import json
 import os
 import re
@@ -19,12 +18,14 @@ from instructvla.training.data.episode_parquet import FORMAT, FORMAT_VERSION, MA
 from instructvla.training.data.episode_shards import (
     NumberedEpisode,
     ShardSettings,
+    file_sha256,
     final_files,
     sync,
     totals,
     write_shards,
 )
 from instructvla.training.data.episodes import BadEpisodeError, Episode, EpisodeReader
+from instructvla.training.data.field_mapping import MappedEpisodes
 from instructvla.training.data.language_motion import MotionSettings, with_language_motion
 from instructvla.training.data.message_groups import few, grouped, without_numbers
 from instructvla.training.data.ordered_reading import read_in_order
@@ -37,6 +38,11 @@ from instructvla.training.data.vla_it import VlaItIndex
 SHARD_SIZE = 500_000_000  # bytes
 VERSIONED = ("av", "datasets", "instructvla", "pillow", "pyarrow")  # whose versions the bytes may depend on
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
+
+NO_INSTRUCTION = (
+    "the mapping has no `instruction:`, so the episodes have none, and training leaves out frames without one; name "
+    "the field of texts that holds it"
+)
 
 Transform = Callable[[Episode], Episode]
 
@@ -186,9 +192,17 @@ def motion_transform(description: DatasetDescription) -> Transform:
     return partial(with_language_motion, settings=motion)
 
 
-def file_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def text_transforms(
+    description: DatasetDescription, annotations: VlaItIndex | None, motion: bool
+) -> tuple[Transform, ...]:
+    """What joins annotations and then computes the motions that are missing, whichever is asked for."""
+    transforms: list[Transform] = []
+    if annotations is not None:
+        place = {"first_step": description.first_step, "dropped_steps": description.dropped_steps}
+        transforms.append(partial(annotations.join, **place))
+    if motion:
+        transforms.append(motion_transform(description))
+    return tuple(transforms)
 
 
 def parse_size(text: str) -> int:
@@ -239,20 +253,17 @@ def main(
     """Write a dataset as sharded Parquet files that training streams; run again, it goes on where it stopped."""
     with errors_on_stderr():
         size, reader = parse_size(shard_size), open_episodes(source, mapping, split, dataset, revision)
-        annotations, description = VlaItIndex.read(vla_it or []), reader.description
-        transforms: list[Transform] = []
-        if vla_it:
-            place = {"first_step": description.first_step, "dropped_steps": description.dropped_steps}
-            transforms.append(partial(annotations.join, **place))
-        if motion:
-            transforms.append(motion_transform(description))
+        annotations = VlaItIndex.read(vla_it) if vla_it else None
+        transforms = text_transforms(reader.description, annotations, motion)
+        if isinstance(reader, MappedEpisodes) and reader.mapping.instruction is None:
+            typer.echo(f"warning: {NO_INSTRUCTION}", err=True)
         entry = prepare(
             reader,
             output,
             split=split,
             source=source,
             transforms=transforms,
-            settings={"vla_it": sorted(file_hash(path) for path in vla_it or []), "motion": motion},
+            settings={"vla_it": sorted(file_sha256(path) for path in vla_it or []), "motion": motion},
             shard_size=size,
             skip_bad=skip_bad,
             max_episodes=max_episodes,
@@ -260,7 +271,7 @@ def main(
             show_progress=True,
         )
     typer.echo(summary(entry, output))
-    if vla_it:
+    if annotations is not None:
         typer.echo(f"In this run, {annotations.report()}")
 
 
@@ -272,9 +283,19 @@ def summary(entry: Mapping[str, Any], output: Path) -> str:
         f"  with an instruction  {entry['instructed']:,}",
         f"  with language motion {entry['with_motion']:,}",
         f"  annotated (VLA-IT)   {entry['annotated']:,}",
+        *instruction_warning(entry),
         *skipped_lines(entry["skipped"]),
     ]
     return "\n".join([*lines, f"written to {output}"])
+
+
+def instruction_warning(entry: Mapping[str, Any]) -> Iterator[str]:
+    """What to do where not one episode has an instruction."""
+    if entry["instructed"]:
+        return
+    field = entry["settings"].get("mapping", {}).get("instruction")
+    why = f"all texts of `instruction: {field}` are empty" if field else "no `instruction:` is mapped"
+    yield f"  warning: {why}; training leaves out frames without an instruction"
 
 
 def skipped_lines(skipped: Sequence[Mapping[str, Any]]) -> Iterator[str]:

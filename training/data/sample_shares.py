@@ -39,6 +39,7 @@ class SampleShares:
         frames: how many were drawn.
         unlabelled: frames without an instruction, which training leaves out.
         bad: frames with a text that can't be used, which were left out.
+        unreadable: episodes that were met and left out, as they can't be read.
         counts: (drawn, given) kind → how many samples: one whose frame lacks the text of its kind is a plain action.
         examples: samples of all kinds that were given, the first of each before the second.
     """
@@ -47,6 +48,7 @@ class SampleShares:
     frames: int = 0
     unlabelled: int = 0
     bad: int = 0
+    unreadable: int = 0
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
     examples: list[ChatSample] = field(default_factory=list)
 
@@ -58,7 +60,8 @@ class SampleShares:
         """A line per kind: the share asked for, that of the draws, and that of the samples."""
         lines = [
             f"{self.frames:,} frames: {self.samples:,} samples, {self.unlabelled:,} left out without an instruction"
-            + (f", {self.bad:,} with a text that can't be used" if self.bad else ""),
+            + (f", {self.bad:,} with a text that can't be used" if self.bad else "")
+            + (f"; {self.unreadable:,} episodes can't be read" if self.unreadable else ""),
             f"  {'kind':<12}{'asked':>9}{'drawn':>9}{'realised':>10}",
         ]
         asked, samples = sum(self.shares.values()), max(self.samples, 1)
@@ -116,6 +119,7 @@ def sample_shares(
         ]
     except BadEpisodeError as error:
         raise error.with_skip_bad() from error
+    found.unreadable = sum(map(len, stream.skipped.values()))
     found.examples = of_all_kinds(samples)[:show]
     return found
 

@@ -2,7 +2,7 @@
 
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -54,6 +54,9 @@ class ChatSample:
     frame: FrameSample | None = None
 
 
+SampleCheck = Callable[[ChatSample], None]
+
+
 class FrameConversations:
     """Draws the form of each frame's conversation and writes it.
 
@@ -67,6 +70,8 @@ class FrameConversations:
         num_action_queries: N, the queries at the end of each robot answer.
         special_tokens: the tokenizer's, which no text may hold, beside those of the prompt.
         seed: of all draws.
+        check: raises `BadEpisodeError` for a conversation that can't be used, e.g. `ActionCollator.check_fit` for one
+            that is too long.
 
     Attributes:
         counts: (drawn, given) kind → how often, by this object.
@@ -82,7 +87,9 @@ class FrameConversations:
         num_action_queries: int,
         special_tokens: Iterable[str] = (),
         seed: int = 0,
+        check: SampleCheck | None = None,
     ):
+        self.check = check
         self.shares = _check_shares(shares)
         self.seed = seed
         self.counts: Counter[tuple[str, str]] = Counter()
@@ -92,7 +99,7 @@ class FrameConversations:
     def __call__(self, frame: FrameSample) -> ChatSample:
         """
         Raises:
-            BadEpisodeError: no instruction, or a text that holds control tokens.
+            BadEpisodeError: no instruction, a text that holds control tokens, or what `check` refuses.
         """
         draws = random.Random(repr((self.seed, frame.epoch, frame.name)))
         (drawn,) = draws.choices(list(self.shares), list(self.shares.values()))
@@ -101,8 +108,7 @@ class FrameConversations:
             messages = self._messages(frame, kind, draws)
         except ValueError as error:
             raise BadEpisodeError(f"{frame.name}: {error}. Correct the text, or choose to skip bad episodes") from error
-        self.counts[drawn, kind] += 1
-        return ChatSample(
+        sample = ChatSample(
             messages=messages,
             images=(frame.images,),
             source=frame.name,
@@ -110,6 +116,10 @@ class FrameConversations:
             drawn=drawn,
             frame=frame,
         )
+        if self.check is not None:
+            self.check(sample)
+        self.counts[drawn, kind] += 1
+        return sample
 
     def report(self) -> list[str]:
         """One line per kind: how many samples have it, and how many were to have another one."""
@@ -171,7 +181,7 @@ class ConversationStream(Iterator[ChatSample]):
 
     Attributes:
         unlabelled: frames without an instruction.
-        bad: frames with a text or picture that can't be used.
+        bad: frames with a text or picture that can't be used, or that the conversations' `check` refuses.
     """
 
     def __init__(
@@ -188,24 +198,23 @@ class ConversationStream(Iterator[ChatSample]):
         self.unlabelled = self.bad = 0
 
     def __next__(self) -> ChatSample:
-        in_a_row = 0
+        in_a_row, last = 0, ""
         for frame in self.frames:
             if in_a_row == MAX_UNLABELLED:
-                raise ValueError(
-                    f"{MAX_UNLABELLED} frames in a row can't be used, the last is {frame.name}; check the "
-                    "instruction field of the mapping"
-                )
+                raise ValueError(f"{MAX_UNLABELLED} frames in a row can't be used, the last as {last}")
             in_a_row += 1
             if not has_instruction(frame):
                 self.unlabelled += 1
+                last = f"{frame.name} has no instruction; check the instruction field of the mapping"
                 continue
             try:
                 views = decoded_views(frame.images, self.cameras, frame.name)
                 return replace(self.conversations(frame), images=(views,))
-            except BadEpisodeError:
+            except BadEpisodeError as error:
                 if self.on_bad == "raise":
                     raise
                 self.bad += 1
+                last = str(error)
         raise StopIteration
 
     def state_dict(self) -> dict[str, Any]:

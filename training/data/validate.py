@@ -26,11 +26,13 @@ from instructvla.training.data.episode_checks import check_episode, gripper_aper
 from instructvla.training.data.episodes import BadEpisodeError, Episode
 from instructvla.training.data.message_groups import SHOWN, few, grouped
 from instructvla.training.data.ordered_reading import read_in_order
+from instructvla.training.data.parquet_reader import ParquetEpisodes
 from instructvla.training.data.readers import open_episodes
 from instructvla.training.data.vla_it import VlaItIndex, staged_file
 
 CHECKS = {
     "unreadable": "episodes that can't be read",
+    "checksum": "prepared files whose content changed",
     "duplicate id": "two episodes of one id and file path",
     "length": "too few steps",
     "sizes": "cameras or dimensions that are not the dataset's",
@@ -111,7 +113,7 @@ def validate(
     description = reader.description
     count = len(reader) if max_episodes is None else min(max_episodes, len(reader))
     collectors = [collect(description) for collect in (ConstantDims, Jumps, OpposedActions)] + [DuplicateIds()]
-    problems, steps = [], 0
+    problems, steps = list(changed_files(reader, count)), 0
     quiet = None if show_progress else True  # None shows the bar on a terminal only
     bar = tqdm(read_in_order(reader, range(count), workers), total=count, unit="episode", disable=quiet)
     for number, episode in bar:
@@ -129,7 +131,20 @@ def validate(
     problems += chain.from_iterable(collector.problems() for collector in collectors)
     if annotations is not None:
         problems += left_over(annotations, is_whole=count == len(reader))
-    return ValidationReport(description.dataset, count, steps, problems, unchecked(description))
+    reasons = unchecked(description) | unchecked_files(reader)
+    return ValidationReport(description.dataset, count, steps, problems, reasons)
+
+
+def changed_files(reader: DescribedReader, count: int) -> Iterator[Problem]:
+    """Files of prepared episodes that differ from what was prepared, though the episodes may still be read."""
+    if not unchecked_files(reader):
+        yield from (Problem("checksum", message) for message in reader.changed_files(count))
+
+
+def unchecked_files(reader: DescribedReader) -> dict[str, str]:
+    if not isinstance(reader, ParquetEpisodes):
+        return {"checksum": "only prepared datasets have checksums"}
+    return {} if reader.has_checksums else {"checksum": "its manifest has no checksums; prepare it again"}
 
 
 def unmatched(
@@ -140,7 +155,7 @@ def unmatched(
     try:
         annotations.join(episode, description.first_step, description.dropped_steps)
     except BadEpisodeError as error:
-        yield Problem("annotation", str(error), episode.episode_id, number)
+        yield Problem("annotation", str(error), episode.episode_id, number, cause="malformed")
     if key in annotations.not_found:
         message = "no annotation is of this episode"
         yield Problem("annotation", f"{message} ({key[0] or 'no file path'})", episode.episode_id, number, message)

@@ -1,0 +1,72 @@
+"""One client's connection to a policy server: its context, and the way from a message to an answer."""
+
+import asyncio
+import time
+from typing import Any
+
+from websockets.asyncio.server import ServerConnection
+from websockets.exceptions import ConnectionClosedError
+
+from instructvla.evaluation.policy_messages import PolicyError, unpack
+from instructvla.evaluation.policy_observations import PolicyRequest
+from instructvla.evaluation.request_batching import Answered, RequestBatcher
+from instructvla.evaluation.served_policy import PolicyCall, ServedPolicy
+from instructvla.generation_instructvla import ActionContext
+
+
+class PolicySession:
+    """One connection: its context, and the way from a message to an answer."""
+
+    def __init__(self, policy: ServedPolicy, batcher: RequestBatcher, deadline_s: float):
+        self._policy, self._batcher, self._deadline_s = policy, batcher, deadline_s
+        self._context: ActionContext | None = None
+        self._previous_s: float | None = None
+
+    async def answer(self, connection: ServerConnection, message: bytes | str) -> dict[str, Any]:
+        """What to send for a message of this connection.
+
+        Raises:
+            ValueError, PolicyError: the request is refused.
+            ConnectionClosed: the client left meanwhile.
+        """
+        began = time.monotonic()
+        if isinstance(message, str):
+            raise ValueError("a text frame is no observation; send msgpack in a binary frame, as openpi-client does")
+        request = self._policy.reader.read(unpack(message))
+        if request.reset or self._context is None or self._context.instruction != (request.instruction,):
+            self._context = None
+        if not request.images:
+            return {"reset": True}
+        self._check_reuse(request)
+        call = PolicyCall(request, self._context)
+        answered = await self._wait_for(connection, call)
+        self._context = answered.result.context
+        timing = {"queue_ms": 1000 * answered.queue_s, "infer_ms": 1000 * answered.run_s, "batch": answered.batch}
+        if self._previous_s is not None:
+            timing["prev_total_ms"] = 1000 * self._previous_s
+        self._previous_s = time.monotonic() - began
+        result = answered.result
+        ignored = list(request.ignored)
+        return {"actions": result.actions, "response": result.response, "server_timing": timing, "ignored": ignored}
+
+    def _check_reuse(self, request: PolicyRequest) -> None:
+        if not request.reuse_latent:
+            return
+        if request.think:
+            raise ValueError("reuse_latent runs no language model, so it can't think; leave one of them out")
+        if self._context is None:
+            raise ValueError("reuse_latent needs an earlier answer to the same instruction on this connection")
+
+    async def _wait_for(self, connection: ServerConnection, call: PolicyCall) -> Answered:
+        future = asyncio.wrap_future(self._batcher.submit(call, self._policy.key(call), self._deadline_s))
+        left = asyncio.ensure_future(connection.wait_closed())
+        try:
+            await asyncio.wait({future, left}, timeout=self._deadline_s, return_when=asyncio.FIRST_COMPLETED)
+            if future.done():
+                return future.result()
+            if left.done():
+                raise ConnectionClosedError(None, None)
+            raise PolicyError("deadline", f"no answer within {self._deadline_s:g} s; the request is dropped")
+        finally:
+            future.cancel()  # takes it out of the queue; nothing to an answered one
+            left.cancel()
