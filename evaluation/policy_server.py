@@ -2,8 +2,9 @@
 
 An answer is a map with `actions` `(horizon, action_dim)` float32, `response`, `server_timing` and `ignored`, or, where
 a request is refused, a text frame "code: reason" (see `PolicyError`); the connection stays open. Each connection has
-one context, so one robot: its response and latent action can be reused until a reset or another instruction. Every
-wait has a limit, and what one client does wrong is answered to that client alone.
+one context, so one robot: its response and latent action can be reused until a reset or another instruction. A client
+sends its next request after the answer to the last. Every wait has a limit, and what one client does wrong is answered
+to that client alone.
 """
 
 import asyncio
@@ -24,7 +25,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
 from instructvla.evaluation.policy_messages import PolicyError, pack
-from instructvla.evaluation.policy_session import PolicySession
+from instructvla.evaluation.policy_session import ImpatientClientError, PolicySession
 from instructvla.evaluation.request_batching import RequestBatcher
 from instructvla.evaluation.served_policy import ServedPolicy
 
@@ -168,6 +169,8 @@ class PolicyServer:
             pass
         except TimeoutError:
             await connection.close(1008, "no request, or no reading of answers, for too long")
+        except ImpatientClientError as error:
+            await connection.close(1008, str(error))
         finally:
             self._clients -= 1
 
@@ -185,7 +188,7 @@ class PolicyServer:
             if self._stopping:
                 raise PolicyError("shutting down", "the server takes no more requests; connect to another one")
             return pack(await session.answer(connection, message))
-        except ConnectionClosed:
+        except (ConnectionClosed, ImpatientClientError):
             raise
         except PolicyError as error:
             return str(error)

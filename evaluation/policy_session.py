@@ -5,13 +5,16 @@ import time
 from typing import Any
 
 from websockets.asyncio.server import ServerConnection
-from websockets.exceptions import ConnectionClosedError
 
 from instructvla.evaluation.policy_messages import PolicyError, unpack
 from instructvla.evaluation.policy_observations import PolicyRequest
 from instructvla.evaluation.request_batching import Answered, RequestBatcher
 from instructvla.evaluation.served_policy import PolicyCall, ServedPolicy
 from instructvla.generation_instructvla import ActionContext
+
+
+class ImpatientClientError(Exception):
+    """A client sends requests without waiting for answers; its connection is to be closed."""
 
 
 class PolicySession:
@@ -28,6 +31,7 @@ class PolicySession:
         Raises:
             ValueError, PolicyError: the request is refused.
             ConnectionClosed: the client left meanwhile.
+            ImpatientClientError: the client sent another message meanwhile.
         """
         began = time.monotonic()
         if isinstance(message, str):
@@ -58,15 +62,19 @@ class PolicySession:
             raise ValueError("reuse_latent needs an earlier answer to the same instruction on this connection")
 
     async def _wait_for(self, connection: ServerConnection, call: PolicyCall) -> Answered:
+        """The answer; reads on meanwhile, as only a reader notices that its client has left or floods it."""
         future = asyncio.wrap_future(self._batcher.submit(call, self._policy.key(call), self._deadline_s))
-        left = asyncio.ensure_future(connection.wait_closed())
+        reading = asyncio.ensure_future(connection.recv())
         try:
-            await asyncio.wait({future, left}, timeout=self._deadline_s, return_when=asyncio.FIRST_COMPLETED)
-            if future.done():
-                return future.result()
-            if left.done():
-                raise ConnectionClosedError(None, None)
-            raise PolicyError("deadline", f"no answer within {self._deadline_s:g} s; the request is dropped")
+            await asyncio.wait({future, reading}, timeout=self._deadline_s, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            answered = future.done()
             future.cancel()  # takes it out of the queue; nothing to an answered one
-            left.cancel()
+            reading.cancel()
+            await asyncio.wait({reading})
+        if not reading.cancelled():
+            reading.result()  # raises ConnectionClosed if the client has left
+            raise ImpatientClientError("send the next request after the answer to the last one")
+        if answered:
+            return future.result()
+        raise PolicyError("deadline", f"no answer within {self._deadline_s:g} s; the request is dropped")

@@ -35,10 +35,10 @@ def test_importing_the_package_or_its_commands_loads_neither_torch_nor_transform
 @pytest.mark.parametrize(
     "first",
     [
-        "import instructvla",
-        "import transformers, instructvla",
-        "from instructvla import ActionContext",
+        pytest.param("import instructvla", marks=pytest.mark.slow),
         "import instructvla.flow_matching",  # a part of the model, which is incomplete while transformers is imported
+        pytest.param("import transformers, instructvla", marks=pytest.mark.slow),
+        pytest.param("from instructvla import ActionContext", marks=pytest.mark.slow),
     ],
 )
 def test_the_auto_classes_know_the_model_whatever_is_imported_first(first):

@@ -10,7 +10,9 @@ from instructvla.training.data.dataset_checks import (
     DuplicateIds,
     Jumps,
     OpposedActions,
+    OpposedGripper,
     Problem,
+    dataset_checks,
     state_changes,
 )
 from instructvla.training.data.dataset_description import DatasetDescription
@@ -51,7 +53,9 @@ def problems(collector, episodes):
     return list(collector.problems())
 
 
-@pytest.mark.parametrize("collect", [ConstantDims, Jumps, OpposedActions, lambda description: DuplicateIds()])
+@pytest.mark.parametrize(
+    "collect", [ConstantDims, Jumps, OpposedActions, OpposedGripper, lambda description: DuplicateIds()]
+)
 def test_nothing_is_found_with_good_episodes(collect):
     assert problems(collect(ROBOT), map(walk, range(200))) == []
 
@@ -129,10 +133,65 @@ def test_an_action_of_the_wrong_sign_is_found():
     assert "action dimension 1 (yaw) moves against the state's yaw in 145 of 145 steps" in str(found)
 
 
+def grasp(number, hold, latency=1, speed=0.5, noise=0.02, rate=5.0, inverted=False):
+    """A gripper that closes for `hold` steps, whose opening follows the command late, slowly and with noise."""
+    random = np.random.default_rng(number)
+    steps = hold + 20
+    start = random.integers(5, 12)
+    command = np.ones(steps)
+    command[start : start + hold] = 0
+    opening, now = np.ones(steps), 1.0
+    for step in range(steps):
+        now += np.clip(command[max(step - latency, 0)] - now, -speed, speed)
+        opening[step] = now + random.normal(0, noise)
+    episode = walk(number, steps, control_rate_hz=rate)
+    episode.actions[:, 2] = 1 - command if inverted else command
+    episode.states[:, 3] = opening
+    return episode
+
+
+@pytest.mark.parametrize("hold", [2, 5, 8])
+@pytest.mark.parametrize("latency", [0, 1, 2])
+@pytest.mark.parametrize("speed", [1.0, 0.3])
+def test_an_inverted_gripper_is_found_however_short_its_grasps_and_a_right_one_is_not(hold, latency, speed):
+    right, wrong = (
+        problems(
+            OpposedGripper(ROBOT), [grasp(number, hold, latency, speed, inverted=inverted) for number in range(30)]
+        )
+        for inverted in (False, True)
+    )
+    assert right == []
+    (found,) = wrong
+    assert str(found).startswith("dataset: gripper: the gripper closes when the action opens it, by 60 commands in 30 ")
+
+
+def test_of_a_few_commands_or_of_noise_nothing_is_concluded():
+    few = [grasp(number, 5, inverted=True) for number in range(4)]
+    assert problems(OpposedGripper(ROBOT), few) == []
+    random = np.random.default_rng(0)
+    noise = [walk(number) for number in range(30)]
+    for episode in noise:
+        episode.states[:, 3] = random.random(len(episode))
+    assert problems(OpposedGripper(ROBOT), noise) == []
+
+
+def test_a_state_that_tells_how_closed_a_gripper_is_counts_the_other_way():
+    closed = replace(ROBOT, state_units=("m", "rad", "none", "closed fraction"))
+    assert len(problems(OpposedGripper(closed), [grasp(number, 5) for number in range(30)])) == 1
+
+
+def test_all_checks_together_find_what_each_finds():
+    checks = dataset_checks(ROBOT)
+    episodes = [grasp(number, 5, inverted=True) for number in range(30)]
+    episodes[4].states[17:, 0] += 1
+    found = [problem.check for check in checks for problem in problems(check, [*episodes, episodes[0]])]
+    assert sorted(found) == ["duplicate id", "gripper", "jump"]
+
+
 def test_episodes_that_other_checks_report_do_no_harm():
     short, wide = walk(0, steps=1), walk(1)
     broken = walk(2)
     broken.states[3, 0] = np.nan
     episodes = [short, replace(wide, states=None), replace(wide, actions=wide.actions[:, :1]), broken]
-    for collect in (ConstantDims, Jumps, OpposedActions):
+    for collect in (ConstantDims, Jumps, OpposedActions, OpposedGripper):
         assert problems(collect(ROBOT), [*episodes, *map(walk, range(3, 9))]) == []

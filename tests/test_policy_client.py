@@ -41,7 +41,7 @@ def other_server(handler):
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         try:
-            yield "ws://127.0.0.1:{}".format(server.socket.getsockname()[1])
+            yield f"ws://127.0.0.1:{server.socket.getsockname()[1]}"
         finally:
             server.shutdown()
             thread.join(10)
@@ -73,7 +73,7 @@ def test_all_arguments_reach_the_policy():
 def test_a_server_that_is_down_is_one_sentence_that_says_what_to_do():
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
-        url = "ws://127.0.0.1:{}".format(unused.getsockname()[1])
+        url = f"ws://127.0.0.1:{unused.getsockname()[1]}"
         began = time.monotonic()
         with pytest.raises(PolicyError, match=r"no policy server answers at .*instructvla serve MODEL") as caught:
             PolicyClient(url, connect_s=0.3)
@@ -103,7 +103,7 @@ def test_a_url_of_another_kind_is_named(url):
 
 def test_something_that_accepts_but_never_speaks_is_given_up():
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        url = "ws://127.0.0.1:{}".format(silent.getsockname()[1])
+        url = f"ws://127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(PolicyError, match="no policy server answers"):
             PolicyClient(url, connect_s=0.4)
 
@@ -139,9 +139,9 @@ def test_a_plain_openpi_server_is_understood_with_its_tracebacks():
 
 
 def test_a_server_of_another_kind_is_refused():
-    with other_server(lambda connection: connection.send(b"\xc1\xc1")) as url:
-        with pytest.raises(ValueError, match="not msgpack"):
-            PolicyClient(url)
+    other = other_server(lambda connection: connection.send(b"\xc1\xc1"))
+    with other as url, pytest.raises(ValueError, match="not msgpack"):
+        PolicyClient(url)
 
 
 def test_what_cannot_be_sent_is_refused_before_it_is_sent():

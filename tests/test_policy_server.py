@@ -188,18 +188,20 @@ def test_garbage_is_answered_in_words_and_the_connection_stays_usable():
         assert unpack(connection.recv(timeout=SOON))["actions"][0, 0] == 9
 
 
-def test_a_flood_of_one_client_takes_one_place_in_the_queue_and_others_are_served():
-    with served() as (policy, url), raw(url) as flooding:
+def test_a_client_that_floods_loses_its_connection_and_its_place_and_others_are_served():
+    with served() as (policy, url), PolicyClient(url) as other:
         policy.gate.clear()
-        for _ in range(40):
-            flooding.send(pack(observation(seed=3)))
-        wait_until(lambda: policy.batches)
-        with asking(url, 7) as b:
-            wait_until(lambda: health(url)[1]["queue"] == 1)
+        with asking(url, 1) as a:
+            wait_until(lambda: policy.batches)
+            flooding = raw(url)
+            for _ in range(20):
+                flooding.send(pack(observation(seed=66)))
+            with pytest.raises(ConnectionClosed) as caught:
+                flooding.recv(timeout=SOON)
+            assert caught.value.rcvd.code == 1008 and "after the answer" in caught.value.rcvd.reason
             policy.gate.set()
-        assert b == [7]
-        position = [batch[0].request.seed for batch in policy.batches].index(7)
-        assert position <= 2
+        assert a == [1] and other.act(FRAME, "go", seed=7).actions[0, 0] == 7
+        assert 66 not in [call.request.seed for batch in policy.batches for call in batch]
 
 
 def test_a_full_queue_is_busy_and_later_requests_are_served():

@@ -3,10 +3,10 @@
 import asyncio
 
 import pytest
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, ConnectionClosedError
 
 from instructvla.evaluation.policy_messages import PolicyError, pack
-from instructvla.evaluation.policy_session import PolicySession
+from instructvla.evaluation.policy_session import ImpatientClientError, PolicySession
 from instructvla.evaluation.request_batching import RequestBatcher
 from tests.stand_in_policy import FRAME, StandInPolicy
 
@@ -15,10 +15,13 @@ class Connection:
     """As much of a WebSocket connection as a session uses."""
 
     def __init__(self):
-        self.closed = asyncio.Event()
+        self.messages = asyncio.Queue()
 
-    async def wait_closed(self):
-        await self.closed.wait()
+    async def recv(self):
+        message = await self.messages.get()
+        if message is None:
+            raise ConnectionClosedError(None, None)
+        return message
 
 
 def talk(conversation, deadline_s=10.0):
@@ -64,8 +67,18 @@ def test_a_refused_request_keeps_the_context():
 def test_the_wait_ends_when_the_client_leaves():
     async def conversation(session, connection, policy):
         policy.gate.clear()
-        asyncio.get_running_loop().call_later(0.05, connection.closed.set)
+        asyncio.get_running_loop().call_later(0.05, connection.messages.put_nowait, None)
         with pytest.raises(ConnectionClosed):
+            await asyncio.wait_for(session.answer(connection, message()), 5)
+
+    talk(conversation)
+
+
+def test_a_message_before_the_answer_ends_the_wait_and_takes_the_request_out_of_the_queue():
+    async def conversation(session, connection, policy):
+        policy.gate.clear()
+        asyncio.get_running_loop().call_later(0.05, connection.messages.put_nowait, b"more")
+        with pytest.raises(ImpatientClientError, match="after the answer"):
             await asyncio.wait_for(session.answer(connection, message()), 5)
 
     talk(conversation)

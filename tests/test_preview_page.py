@@ -10,7 +10,7 @@ import pytest
 from instructvla.training.data.dataset_description import DatasetDescription
 from instructvla.training.data.dataset_statistics import DatasetStatistics
 from instructvla.training.data.episodes import Annotation, Episode, Turn
-from instructvla.training.data.preview_page import EpisodeView, render_page
+from instructvla.training.data.preview_page import EpisodeView, PageNotes, curve_spans, render_page
 from tests.robot_frames import jpeg
 
 DESCRIPTION = DatasetDescription("bridge", ("primary",), ("x", "gripper"), ("m", "open fraction"), (1,), ("x",), ("m",))
@@ -64,7 +64,7 @@ def page_of(*episodes: Episode, warnings: tuple[str, ...] = (), description=DESC
     for shown in episodes:
         statistics.add(shown)
     views = [EpisodeView(index, shown, description, warnings) for index, shown in enumerate(episodes)]
-    return render_page("bridge", {"Episodes": "1"}, views, statistics)
+    return render_page("bridge", {"Episodes": "1"}, views, statistics, PageNotes())
 
 
 def test_the_page_loads_nothing_from_elsewhere():
@@ -107,7 +107,7 @@ def without_state() -> DatasetDescription:
 
 def test_an_episode_that_cannot_be_read_is_shown_as_its_warning():
     views = [EpisodeView(3, None, DESCRIPTION, ["record 3 is truncated"])]
-    page = render_page("bridge", {}, views, DatasetStatistics(DESCRIPTION))
+    page = render_page("bridge", {}, views, DatasetStatistics(DESCRIPTION), PageNotes())
     assert "record 3 is truncated" in page and 'id="episode-3"' in page and "Statistics" not in page
 
 
@@ -119,9 +119,44 @@ def test_the_script_gets_a_value_for_every_curve_and_step():
 
 
 def test_the_statistics_are_those_of_all_steps_shown():
-    cells = re.findall("<td>([^<]*)</td>", page_of(episode(steps=2), episode(steps=4)))
+    cells = re.findall("<td[^>]*>([^<]*)</td>", page_of(episode(steps=2), episode(steps=4)))
     assert cells[:8] == ["x", "m", "1.167", "1.067", "0", "0", "2.95", "3"]
 
 
 def test_a_page_stays_small_however_long_its_episode_is():
     assert len(page_of(episode(steps=1500))) < 600_000
+
+
+def test_what_is_wrong_with_the_dataset_is_told_and_never_markup():
+    statistics = DatasetStatistics(DESCRIPTION)
+    notes = PageNotes([EVIL, "x is constant"], checked="Looked for: constants", statistics_of="all 9 episodes")
+    page = render_page("bridge", {}, [EpisodeView(0, episode(), DESCRIPTION)], statistics, notes)
+    assert "Warnings about the dataset: 2" in page and "<li>x is constant</li>" in page
+    assert "Looked for: constants" in page and len(Page(page).named("script")) == 2
+
+
+def test_texts_that_change_are_listed_with_their_times():
+    motions = ["move up", "move up", "stop", None, "stop", "stop"]
+    page = page_of(episode(language_motions=motions))
+    assert "Language motion: 4 stretches" in page and "Instruction: " not in page
+    assert re.findall(r'data-step="(\d)">([\d.]+ s)', page) == [
+        ("0", "0.0 s"),
+        ("2", "0.4 s"),
+        ("3", "0.6 s"),
+        ("4", "0.8 s"),
+    ]
+
+
+def test_every_group_of_tracks_has_a_time_axis():
+    assert page_of(episode()).count('<div class="axis"') == 3  # texts, actions, states
+    assert '<span style="left: 8.33' in page_of(episode())  # the middle of the first of six steps
+
+
+def test_a_curve_spans_at_least_the_quantiles_of_the_statistics():
+    statistics = DatasetStatistics(DESCRIPTION)
+    statistics.add(episode(steps=100))
+    spans = curve_spans(statistics)
+    assert spans["Actions"][1] == (0, 1) and 90 < spans["States"][0][1] < 100
+    view = EpisodeView(0, episode(steps=3), DESCRIPTION, spans=spans)
+    assert float(view.curves["States"][0].high) == pytest.approx(spans["States"][0][1], rel=1e-3)
+    assert curve_spans(DatasetStatistics(DESCRIPTION)) == {}

@@ -52,6 +52,28 @@ def test_a_gripper_is_drawn_between_closed_and_open_whatever_it_does():
     assert (curve.low, curve.high) == ("0", "1") and points(curve.path)[0][1] == 0.5
 
 
+def test_a_box_spans_at_least_what_it_is_told_to_and_the_episode():
+    curve = drawn([0.0, 0.5], span=(-1, 1))
+    assert (curve.low, curve.high) == ("-1", "1") and points(curve.path) == [[0.5, 0.5], [1.5, 0.25]]
+    assert drawn([0.0, 3.0], span=(-1, 1)).high == "3"
+
+
+@pytest.mark.parametrize(
+    ("steps", "rate", "labels"),
+    [
+        (8, 5.0, ["0 s", "0.5 s", "1 s"]),
+        (301, 5.0, ["0 s", "20 s", "40 s", "60 s"]),
+        (343, 30.0, ["0 s", "5 s", "10 s"]),
+        (2, 30.0, ["0 s", "0.01 s", "0.02 s", "0.03 s"]),
+        (1, 3.0, ["0 s"]),
+    ],
+)
+def test_ticks_are_a_few_round_times_each_in_the_middle_of_its_step(steps, rate, labels):
+    marks = tracks.ticks(steps, rate)
+    assert [mark.label for mark in marks] == labels and len(marks) <= tracks.MAX_TICKS
+    assert marks[0].place == 0.5 and marks[-1].place <= steps - 0.5 + 1e-6
+
+
 def test_a_constant_dimension_is_a_line_in_the_middle():
     assert {y for _, y in points(drawn([7.0, 7.0]).path)} == {0.5}
 

@@ -46,8 +46,7 @@ def test_contexts_of_several_clients_are_reused_each_for_its_own(policy):
     firsts = policy.act([call(policy, seed, prompt=f"task {seed}") for seed in range(2)])
     for options in ({}, {"reuse_latent": True}):
         calls = [
-            call(policy, seed + 9, first.context, prompt=f"task {seed}", **options)
-            for seed, first in enumerate(firsts)
+            call(policy, seed + 9, first.context, prompt=f"task {seed}", **options) for seed, first in enumerate(firsts)
         ]
         assert len({policy.key(one) for one in calls}) == 1
         for one, first, result in zip(calls, firsts, policy.act(calls), strict=True):

@@ -10,11 +10,12 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from instructvla.training.data.dataset_checks import problem_lines
 from instructvla.training.data.episodes import Annotation, Episode
 from instructvla.training.data.field_mapping import read_mapping
 from instructvla.training.data.prepare import prepare
 from instructvla.training.data.readers import open_episodes
-from instructvla.training.data.validate import CHECKS, app, problem_lines, validate
+from instructvla.training.data.validate import CHECKS, app, validate
 from instructvla.training.data.vla_it import VlaItIndex, write_vla_it
 from tests.lerobot_writer import FRONT, LerobotDataset
 from tests.memory_episodes import SHARED, bridge_episodes
@@ -263,6 +264,15 @@ def test_a_real_gripper_is_found_only_when_the_mapping_is_inverted():
     inverted = {number: {"actions": invert_gripper(reader[number].actions)} for number in closing}
     wrong = Changed(reader, inverted)
     assert any(check == "gripper" for check, _ in checks_of(wrong, frames=0))
+
+
+def test_a_real_gripper_that_is_inverted_is_found_in_the_dataset_as_a_whole():
+    source = SHARED / "bridge_rlds_debug" / "bridge_dataset" / "1.0.0"
+    if not source.is_dir():
+        pytest.skip(f"the real episodes are not at {source}")
+    reader = open_episodes(source, "bridge")
+    wrong = Changed(reader, {n: {"actions": invert_gripper(reader[n].actions)} for n in range(len(reader))})
+    assert ("gripper", None) in checks_of(wrong, frames=0) and ("gripper", None) not in checks_of(reader, frames=0)
 
 
 class Changed:

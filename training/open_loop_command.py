@@ -7,6 +7,7 @@ import torch
 import typer
 
 from instructvla.command_errors import errors_on_stderr
+from instructvla.hub_source import local_folder
 from instructvla.modeling_instructvla import InstructVLAForConditionalGeneration
 from instructvla.training.data.readers import open_episodes
 from instructvla.training.open_loop import DISTANCE, ERROR, OpenLoopProbe, distinct
@@ -33,6 +34,7 @@ def main(
 ) -> None:
     """Mean error of a checkpoint's action chunks against recorded ones, per dimension."""
     with errors_on_stderr():
+        local_folder(model, ["config.json"])
         policy = InstructVLAForConditionalGeneration.from_pretrained(model).to(device or default_device())
         reader = open_episodes(source, mapping, split, dataset)
         probe = OpenLoopProbe(

@@ -52,14 +52,17 @@ def prepare_run(stage: int, config: RunConfig, resume: Path | None) -> InstructV
     """The trainer of a run, before its first step."""
     output_dir = Path(config.output_dir)
     evaluate_every = config.evaluation.every if config.evaluation.episodes else None
-    args = trainer_arguments(output_dir, evaluate_every, **config.trainer)
+    parts = config.train or PARTS[stage]
+    # Chat batches leave the action expert without gradients, for which DDP would wait.
+    unused = {"ddp_find_unused_parameters": config.data.chat is not None and "action_expert" in parts}
+    args = trainer_arguments(output_dir, evaluate_every, **(unused | config.trainer))
     processes, seed = args.distributed_state, args.seed
     if config.model.frozen_dtype == "bfloat16" and not args.bf16:
         raise ValueError("model.frozen_dtype is bfloat16, which needs trainer.bf16: true.")
     with processes.main_process_first():  # it writes statistics and a fresh model, which the others read
         datasets = open_datasets(config.data, config.evaluation, output_dir, seed)
         model = load(resume) if resume else start_model(stage, config.model, datasets, output_dir, seed)
-    train_only(model, config.train or PARTS[stage])
+    train_only(model, parts)
     keep_frozen_in(model, getattr(torch, config.model.frozen_dtype))
     if config.compile:
         compile_for_training(model)

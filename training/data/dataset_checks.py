@@ -1,16 +1,18 @@
 """What may be wrong with a dataset as a whole, collected while its episodes pass by; a few numbers of each are kept."""
 
 from array import array
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from instructvla.training.data.dataset_description import DatasetDescription
-from instructvla.training.data.episode_checks import Finding
+from instructvla.training.data.episode_checks import Finding, gripper_aperture
 from instructvla.training.data.episodes import BadEpisodeError, Episode
 from instructvla.training.data.language_motion import quaternions, turn_between
-from instructvla.training.data.message_groups import without_numbers
+from instructvla.training.data.message_groups import SHOWN, few, grouped, without_numbers
 from instructvla.training.data.quantile_sketch import QuantileSketch
 
 JUMP_FACTOR = 20
@@ -19,6 +21,10 @@ FEWEST_MOVES = 20  # from which on it is known what is usual
 SKETCH_BINS = 1 << 13  # quantiles within 3 % at worst: thresholds need no more
 FEWEST_SIGNS = 50
 OPPOSED = 0.3  # share of steps in which an action and its state move alike, below which they are called opposed
+FEWEST_COMMANDS = 10  # of all episodes, from which on a gripper's sign is judged
+WRONG_SIGN = -0.1  # correlation of a gripper's changes with their commands, at the worst delay
+CERTAIN = 5.0  # standard errors by which it must differ from none
+CLEAR = 1.5  # times as strong as any correlation of the right sign
 GRIPPER_UNITS = ("open fraction", "closed fraction")  # a gripper may open within a step
 
 
@@ -60,6 +66,32 @@ def of_unreadable(error: BadEpisodeError, number: int) -> Problem:
     """Episodes that the same file keeps from being read, in the same way, are of one kind."""
     cause = f"{error.file}: {without_numbers(str(error))}" if error.file else ""
     return Problem("unreadable", str(error), number=number, cause=cause)
+
+
+class Collector(Protocol):
+    """A check of a dataset as a whole."""
+
+    def add(self, number: int, episode: Episode) -> None: ...
+
+    def problems(self) -> Iterator[Problem]: ...
+
+
+def dataset_checks(description: DatasetDescription) -> "list[Collector]":
+    """All checks of a dataset as a whole, at their start; none of them looks at pictures."""
+    kinds = (ConstantDims, Jumps, OpposedActions, OpposedGripper)
+    return [*(kind(description) for kind in kinds), DuplicateIds()]
+
+
+def problem_lines(problems: Sequence[Problem]) -> list[str]:
+    """A line for each problem; one for all of a kind that more than a few episodes have, with the first's message."""
+    lines = []
+    for group in grouped(problems, key=lambda problem: (problem.number is None, problem.kind)):
+        numbers = sorted({problem.number for problem in group if problem.number is not None})
+        if len(numbers) <= SHOWN:
+            lines += map(str, group)
+        else:
+            lines.append(f"{len(numbers):,} episodes ({few(numbers)}): {group[0].check}: {group[0].message}")
+    return lines
 
 
 class DuplicateIds:
@@ -200,3 +232,52 @@ class OpposedActions:
                     f"action dimension {dim} ({name}) moves against the state's {name} in {moving - alike:,} of "
                     f"{moving:,} steps; correct its sign or its frame in the mapping",
                 )
+
+
+class OpposedGripper:
+    """A gripper that closes when the action opens it: evidence of all episodes, however short their grasps.
+
+    Compared are changes of the command and changes of the opening in the state, up to a second before and after. A
+    hand that opens again after a short hold has an echo of the other sign, one hold away, but never a stronger one than
+    the answer to each command; so the sign of the strongest correlation is the gripper's.
+    """
+
+    def __init__(self, description: DatasetDescription):
+        self.description, self.aperture = description, gripper_aperture(description)
+        self.products: Counter[int] = Counter()  # delay in steps → sum of products of changes
+        self.commands = self.episodes = self.steps = 0
+        self.squares = np.zeros(2)  # sums of squared changes, of the command and of the opening
+        self.rate = 1.0
+
+    def add(self, number: int, episode: Episode) -> None:
+        sized = episode.actions.shape[1] == len(self.description.action_names)
+        usable = sized and has_usable_state(episode, self.description) and np.isfinite(episode.actions).all()
+        if self.aperture is None or not self.description.gripper_dims or not usable:
+            return
+        dim, sign = self.aperture
+        command = np.diff(episode.actions[:, self.description.gripper_dims[0]].astype(np.float64))
+        opening = np.diff(episode.states[:, dim].astype(np.float64)) * sign
+        if not (command.any() and opening.any()):
+            return
+        self.rate = episode.control_rate_hz
+        self.commands += np.count_nonzero(command)
+        self.episodes, self.steps = self.episodes + 1, self.steps + len(command)
+        self.squares += command @ command, opening @ opening
+        second = min(max(round(self.rate), 1), len(command) - 1)
+        for delay in range(-second, second + 1):
+            first, last = max(-delay, 0), len(command) - max(delay, 0)
+            self.products[delay] += float(command[first:last] @ opening[first + delay : last + delay])
+
+    def problems(self) -> Iterator[Problem]:
+        if self.commands < FEWEST_COMMANDS:
+            return
+        found = {delay: product / np.sqrt(self.squares.prod()) for delay, product in self.products.items()}
+        worst = min(found, key=found.__getitem__)
+        strong = found[worst] < min(WRONG_SIGN, -CERTAIN / np.sqrt(self.steps))
+        if strong and -found[worst] > CLEAR * max(found.values()):
+            yield Problem(
+                "gripper",
+                f"the gripper closes when the action opens it, by {self.commands:,} commands in {self.episodes:,} "
+                f"episodes (correlation of the changes {found[worst]:.2f}, {worst / self.rate:.1f} s after the "
+                "command); correct the convention in the mapping",
+            )

@@ -20,7 +20,7 @@ from instructvla.command_errors import errors_on_stderr
 from instructvla.processing.action_normalization import check_statistics, nearest
 from instructvla.training.data.dataset_description import DatasetDescription
 from instructvla.training.data.episodes import BadEpisodeError, Episode, EpisodeReader
-from instructvla.training.data.message_groups import few
+from instructvla.training.data.message_groups import ranges
 from instructvla.training.data.ordered_reading import read_in_order
 from instructvla.training.data.parquet_reader import ParquetEpisodes
 from instructvla.training.data.published_statistics import comparison, fitting_dims, read_published
@@ -374,7 +374,7 @@ def table(statistics: Mapping[str, Any], description: DatasetDescription) -> lis
         lines.append(f"{key}: {parts['num_trajectories']:,} episodes, {parts['num_transitions']:,} steps")
         if parts["skipped"]:
             lines.append(
-                f"  {len(parts['skipped']):,} episodes are skipped, as they can't be read: {few(parts['skipped'])}"
+                f"  {len(parts['skipped']):,} episodes are skipped, as they can't be read: {ranges(parts['skipped'])}"
             )
         for part in ("action", "state"):
             if part in parts:

@@ -4,7 +4,7 @@ The page needs nothing from elsewhere, and its content security policy lets it l
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,18 +14,20 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from instructvla.training.data.dataset_description import DatasetDescription
 from instructvla.training.data.dataset_statistics import DatasetStatistics
-from instructvla.training.data.episodes import Annotation, Episode
+from instructvla.training.data.episodes import Annotation, BadEpisodeError, Episode
 from instructvla.training.data.preview_tracks import (
     MAX_FRAMES,
     THUMB_HEIGHT,
     Curve,
     Segment,
     Strip,
+    Tick,
     cursor_steps,
     curve,
     number,
     segments,
     strip,
+    ticks,
 )
 
 TEMPLATE = "preview.html.jinja"
@@ -41,16 +43,21 @@ class EpisodeView:
         episode: None where it can't be read.
         description: names and units of its columns.
         warnings: what is wrong with it, in words; why it can't be read.
+        spans: what each box of "Actions" and "States" holds at least, of `curve_spans`.
+        error: why it can't be read.
     """
 
     index: int
     episode: Episode | None
     description: DatasetDescription
     warnings: Sequence[str] = ()
+    spans: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
+    error: BadEpisodeError | None = None
 
     @property
-    def name(self) -> str:
-        return f"number {self.index}" if self.episode is None else self.episode.episode_id
+    def recorded_id(self) -> str:
+        """Its id, where that tells more than its number."""
+        return "" if self.episode is None or self.episode.episode_id == str(self.index) else self.episode.episode_id
 
     @cached_property
     def strips(self) -> list[Strip]:
@@ -71,19 +78,24 @@ class EpisodeView:
     @cached_property
     def curves(self) -> dict[str, list[Curve]]:
         """ "Actions" and "States", a curve for each dimension."""
-        described = self.description
-        groups = {"Actions": self._curves(self.episode.actions, described.action_names, described.action_units, True)}
+        groups = {"Actions": self._curves("Actions", self.episode.actions)}
         if self.episode.states is not None:
-            names, units = described.state_names, described.state_units
-            groups["States"] = self._curves(self.episode.states, names, units, False)
+            groups["States"] = self._curves("States", self.episode.states)
         return groups
 
-    def _curves(self, values: np.ndarray, names: Sequence[str], units: Sequence[str], held: bool) -> list[Curve]:
+    def _curves(self, group: str, values: np.ndarray) -> list[Curve]:
+        names, units, _ = columns_of(self.description)[group]
+        held = group == "Actions"
         grippers = self.description.gripper_dims if held else ()
+        spans = self.spans.get(group, [None] * len(names))
         return [
-            curve(column, name, unit, dim in grippers, held)
-            for dim, (column, name, unit) in enumerate(zip(values.T, names, units, strict=True))
+            curve(column, name, unit, dim in grippers, held, span)
+            for dim, (column, name, unit, span) in enumerate(zip(values.T, names, units, spans, strict=True))
         ]
+
+    @property
+    def ticks(self) -> list[Tick]:
+        return ticks(len(self.episode), self.episode.control_rate_hz)
 
     @property
     def cursor(self) -> dict[str, Any]:
@@ -97,8 +109,27 @@ class EpisodeView:
         }
 
 
+@dataclass(frozen=True)
+class PageNotes:
+    """What a page says of the dataset as a whole.
+
+    Args:
+        warnings: what is wrong with it, in words.
+        checked: what was looked for in all of it, or was not.
+        statistics_of: whose the statistics are, e.g. "all 25 episodes".
+    """
+
+    warnings: Sequence[str] = ()
+    checked: str = ""
+    statistics_of: str = "the episodes shown"
+
+
 def render_page(
-    title: str, facts: Mapping[str, str], views: Sequence[EpisodeView], statistics: DatasetStatistics
+    title: str,
+    facts: Mapping[str, str],
+    views: Sequence[EpisodeView],
+    statistics: DatasetStatistics,
+    notes: PageNotes,
 ) -> str:
     """The page.
 
@@ -106,7 +137,8 @@ def render_page(
         title: of the page, the dataset's name.
         facts: name → value, what is known of the dataset as a whole.
         views: the episodes to show.
-        statistics: of these episodes.
+        statistics: of these episodes, or of all.
+        notes: on the dataset as a whole.
     """
     folder = Path(__file__).parent
     environment = Environment(
@@ -120,6 +152,7 @@ def render_page(
         title=title,
         facts=dict(facts),
         views=views,
+        notes=notes,
         statistics=statistics_tables(statistics),
         statistic_names=STATISTICS,
         max_frames=MAX_FRAMES,
@@ -127,20 +160,33 @@ def render_page(
     )
 
 
+def columns_of(description: DatasetDescription) -> dict[str, tuple[Sequence[str], Sequence[str], str]]:
+    """ "Actions" and "States": names and units of the dimensions, and their part of the statistics."""
+    return {
+        "Actions": (description.action_names, description.action_units, "action"),
+        "States": (description.state_names, description.state_units, "state"),
+    }
+
+
+def curve_spans(statistics: DatasetStatistics) -> dict[str, list[tuple[float, float]]]:
+    """ "Actions" and "States": per dimension q01 and q99; nothing without an episode."""
+    if not statistics.episodes:
+        return {}
+    summary = statistics.summary()
+    parts = {group: part for group, (_, _, part) in columns_of(statistics.description).items() if part in summary}
+    return {group: list(zip(summary[part]["q01"], summary[part]["q99"], strict=True)) for group, part in parts.items()}
+
+
 def statistics_tables(statistics: DatasetStatistics) -> dict[str, list[list[str]]]:
     """ "Actions" and "States": per dimension its name, its unit and `STATISTICS`; nothing without an episode."""
     if not statistics.episodes:
         return {}
-    described, summary = statistics.description, statistics.summary()
-    columns = {
-        "Actions": (described.action_names, described.action_units, "action"),
-        "States": (described.state_names, described.state_units, "state"),
-    }
+    summary = statistics.summary()
     return {
         group: [
             [name, unit, *(number(summary[part][statistic][dim]) for statistic in STATISTICS)]
             for dim, (name, unit) in enumerate(zip(names, units, strict=True))
         ]
-        for group, (names, units, part) in columns.items()
+        for group, (names, units, part) in columns_of(statistics.description).items()
         if part in summary
     }

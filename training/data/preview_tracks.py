@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from instructvla.training.data.samples import decoded
 MAX_POINTS = 1000  # of a curve
 MAX_FRAMES = 40  # of a camera in an episode
 KEY_FRAMES = 12  # of them in the strip
+MAX_TICKS = 6  # of the time axis
 THUMB_HEIGHT = 160  # pixels
 JPEG_QUALITY = 80
 
@@ -58,6 +60,14 @@ class Segment:
 
 
 @dataclass(frozen=True)
+class Tick:
+    """A mark of the time axis: where it is, in steps from the left, and its time."""
+
+    place: float
+    label: str
+
+
+@dataclass(frozen=True)
 class Strip:
     """Frames of one camera.
 
@@ -82,15 +92,18 @@ def spread(count: int, total: int) -> list[int]:
     return [(2 * part + 1) * total // (2 * count) for part in range(count)]
 
 
-def curve(values: np.ndarray, name: str, unit: str, gripper: bool, held: bool) -> Curve:
+def curve(
+    values: np.ndarray, name: str, unit: str, gripper: bool, held: bool, span: tuple[float, float] | None = None
+) -> Curve:
     """
     Args:
         values: (steps,), all of them; NaN and infinity are left out of the curve.
         held: a value holds for its step (an action), which gives stairs; else points are joined (a state).
+        span: what the box holds at least, so that curves of several episodes can be compared.
     """
     finite = np.flatnonzero(np.isfinite(values))
     known = values[finite] if len(finite) else np.zeros(1)
-    bounds = [known.min(), known.max(), *((0, 1) if gripper else ())]
+    bounds = [known.min(), known.max(), *((0, 1) if gripper else ()), *(span or ())]
     low, high = float(min(bounds)), float(max(bounds))
     span = high - low
     places = finite[turning_places(values[finite])]
@@ -105,6 +118,17 @@ def curve(values: np.ndarray, name: str, unit: str, gripper: bool, held: bool) -
         gripper=gripper,
         values=[number(value) for value in values[cursor_steps(len(values))]],
     )
+
+
+def ticks(steps: int, rate: float) -> list[Tick]:
+    """At most `MAX_TICKS` round times from the first step to the last, each in the middle of its step."""
+    last = (steps - 1) / rate
+    power = 10.0 ** math.floor(math.log10(max(last, 1 / rate)))
+    between = next(
+        factor * power for factor in (0.1, 0.2, 0.5, 1, 2, 5, 10) if last / (factor * power) <= MAX_TICKS - 1
+    )
+    times = [number * between for number in range(math.floor(last / between + 1e-6) + 1)]
+    return [Tick(round(time * rate + 0.5, 3), f"{time:.6g} s") for time in times]
 
 
 def cursor_steps(steps: int) -> list[int]:

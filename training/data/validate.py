@@ -1,7 +1,7 @@
 """`instructvla validate`: what is wrong with a dataset, a line per problem with its episodes, and a table."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -12,19 +12,16 @@ from tqdm import tqdm
 
 from instructvla.command_errors import errors_on_stderr
 from instructvla.training.data.dataset_checks import (
-    ConstantDims,
-    DuplicateIds,
-    Jumps,
-    OpposedActions,
     Problem,
+    dataset_checks,
     of_episode,
     of_unreadable,
+    problem_lines,
 )
 from instructvla.training.data.dataset_description import DatasetDescription
 from instructvla.training.data.dataset_statistics import DescribedReader
 from instructvla.training.data.episode_checks import check_episode, gripper_aperture
 from instructvla.training.data.episodes import BadEpisodeError, Episode
-from instructvla.training.data.message_groups import SHOWN, few, grouped
 from instructvla.training.data.ordered_reading import read_in_order
 from instructvla.training.data.parquet_reader import ParquetEpisodes
 from instructvla.training.data.readers import open_episodes
@@ -112,7 +109,7 @@ def validate(
     """
     description = reader.description
     count = len(reader) if max_episodes is None else min(max_episodes, len(reader))
-    collectors = [collect(description) for collect in (ConstantDims, Jumps, OpposedActions)] + [DuplicateIds()]
+    collectors = dataset_checks(description)
     problems, steps = list(changed_files(reader, count)), 0
     quiet = None if show_progress else True  # None shows the bar on a terminal only
     bar = tqdm(read_in_order(reader, range(count), workers), total=count, unit="episode", disable=quiet)
@@ -174,18 +171,6 @@ def left_over(annotations: VlaItIndex, is_whole: bool) -> Iterator[Problem]:
     if report.single:
         what = f"{report.single:,} records hold a single motion, of the first step; the other steps have none"
         yield Problem("annotation", what)
-
-
-def problem_lines(problems: Sequence[Problem]) -> list[str]:
-    """A line for each problem; one for all of a kind that more than a few episodes have, with the first's message."""
-    lines = []
-    for group in grouped(problems, key=lambda problem: (problem.number is None, problem.kind)):
-        numbers = sorted({problem.number for problem in group if problem.number is not None})
-        if len(numbers) <= SHOWN:
-            lines += map(str, group)
-        else:
-            lines.append(f"{len(numbers):,} episodes ({few(numbers)}): {group[0].check}: {group[0].message}")
-    return lines
 
 
 def unchecked(description: DatasetDescription) -> dict[str, str]:
