@@ -3,9 +3,9 @@
 So `import instructvla` is quick, and its parts that need no model, such as the policy client, run without torch.
 """
 
+import logging
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -13,6 +13,8 @@ from typing import Any
 
 TRANSFORMERS = "transformers"
 OWN_PREFIX = f"{__package__}."
+
+logger = logging.getLogger(__name__)
 
 
 def register_auto_classes() -> None:
@@ -40,8 +42,10 @@ def register_with_transformers() -> None:
 def register_if_possible() -> None:
     """Register, unless torch is missing or transformers is of another time: a simulator may have such, and only needs
     the policy client. Whoever needs the model gets the error from `from instructvla import …`."""
-    with suppress(Exception):  # lazy transformers wraps import errors in others, and none may end its own import
+    try:
         register_auto_classes()
+    except (ImportError, RuntimeError) as error:  # transformers wraps import errors of its lazy modules in the latter
+        logger.info("transformers' Auto classes do not know InstructVLA: %s", error)
 
 
 class _TransformersWatch(MetaPathFinder):

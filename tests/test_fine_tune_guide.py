@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from instructvla.evaluation.policy_client import PolicyClient
+from instructvla.evaluation.policy_messages import PolicyError
 from instructvla.training.run_config import read_run_config
 
 ROOT = Path(__file__).parents[1]
@@ -37,6 +38,7 @@ def test_the_guides_configuration_is_valid():
         assert (ROOT / command).is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not G1.exists(), reason="needs the sample data beside the repository")
 def test_every_command_of_the_guide_runs_on_a_real_26_dimensional_robot(tmp_path):
     (tmp_path / "my_robot").symlink_to(G1)
@@ -69,7 +71,7 @@ def served_actions(folder: Path, serve: str) -> np.ndarray:
                     frame = np.zeros((48, 64, 3), np.uint8)
                     state = np.zeros(26, np.float32)
                     return policy.infer({"images": {"primary": frame}, "prompt": "pick up", "state": state})["actions"]
-            except OSError:
+            except PolicyError:
                 assert process.poll() is None and time.monotonic() < deadline
                 time.sleep(0.5)
     finally:

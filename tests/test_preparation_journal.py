@@ -59,7 +59,7 @@ def test_of_settings_that_nest_the_one_that_changed_is_named():
     with pytest.raises(ValueError) as refusal:
         require_same(before, now, "it was begun")
     assert str(refusal.value) == (
-        "it was begun with other settings: mapping.optional was –, is []; mapping.optional.0 was \"a\", is –; "
+        'it was begun with other settings: mapping.optional was –, is []; mapping.optional.0 was "a", is –; '
         "mapping.state.parts.0.scale was –, is 0.5. Give the same ones, or another --output."
     )
 
