@@ -75,12 +75,65 @@ def test_a_file_starts_from_its_base_and_changes_what_it_gives(tmp_path):
             {"data": {"datasets": [{"source": "a"}], "augmentation": {"crop": 1}}},
             "data.augmentation.crop is not a field.*'crop_area'",
         ),
+        ({"data": {"datasets": {"source": "a"}}}, "data.datasets is {.*, but it must be list"),
+        (
+            {"data": {"datasets": [{"source": "a", "weight": -1}]}},
+            "data.datasets.0.weight is -1.0; give a number above",
+        ),
+        ({"evaluation": None}, "evaluation is null, but it must be KEY: VALUE pairs; episodes: 0 evaluates nothing"),
+        ({"train": [3]}, r"train is \[3\], but it must be a list of str"),
+        ({"retention": {"file": "a", "records": 0}}, "retention.records is 0; give 1 or more"),
+        ({"retention": {"file": "a", "max_loss_increase": -1}}, "retention.max_loss_increase is -1.0; give 0 or more"),
+        ({"retention": {"file": "a"}, "evaluation": {"episodes": 0}}, "by its action error; hold out evaluation.episo"),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_file(changes, message, tmp_path):
     path = written(tmp_path, changes)
     with pytest.raises(ValueError, match=f"(?s)run.yaml: .*{message}"):
         read_run_config(path)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.shares={action: much}", "data.shares.action is 'much', but it must be a number"),
+        ("data.shares={acton: 1}", "data.shares: unknown kind of sample 'acton'"),
+        ("data.shares={action: 0}", "data.shares: .*at least one must be above 0"),
+        ("data.shuffle_window=0", "data.shuffle_window is 0; give 1 or more"),
+        ("data.chat={file: a, batch_size: 0}", "data.chat.batch_size is 0; give 1 or more"),
+        ("trainer.learning_rate=fast", "trainer.learning_rate is 'fast', but it must be float"),
+        ("trainer.learning_rate=-1", "trainer.learning_rate is -1; give 0 or more"),
+        ("trainer.save_steps=abc", "trainer.save_steps is 'abc', but it must be float"),
+        ("trainer.save_steps=0", "trainer.save_steps is 0; give a number of steps"),
+        ("trainer.gradient_accumulation_steps=0", "trainer.gradient_accumulation_steps is 0; give 1 or more"),
+        ("trainer.per_device_train_batch_size=2.5", "trainer.per_device_train_batch_size is 2.5, but it must be int"),
+        ("trainer.bf16=maybe", "trainer.bf16 is 'maybe', but it must be bool or null"),
+        ("trainer.lr_scheduler_type=flat", "trainer.lr_scheduler_type is 'flat', but it must be one of .*constant"),
+        ("trainer.run_name=3", "trainer.run_name is 3, but it must be str or null"),
+        ("trainer.deepspeed=none.json", "trainer.deepspeed is 'none.json', but there is no such file"),
+        ("trainer.save_strategy=no", "trainer.save_strategy can't be set: a run always writes checkpoints"),
+        ("trainer.load_best_model_at_end=true", "can't be set: the retention gate keeps the best"),
+        ("trainer.metric_for_best_model=loss", "can't be set: the retention gate keeps"),
+        ("trainer.greater_is_better=true", "can't be set: the retention gate keeps"),
+    ],
+)
+def test_a_value_that_would_end_a_run_late_is_refused_at_once(override, message, tmp_path):
+    with pytest.raises(ValueError, match=f"run.yaml: .*{message}"):
+        read_run_config(written(tmp_path), [override])
+
+
+def test_numbers_that_yaml_takes_for_text_are_numbers(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(SMALLEST).replace("max_steps: 10", "max_steps: 10\n  learning_rate: 1e-4"))
+    assert yaml.safe_load(path.read_text())["trainer"]["learning_rate"] == "1e-4"
+    assert read_run_config(path).trainer == {"max_steps": 10, "learning_rate": 1e-4}
+
+
+def test_an_output_folder_that_can_not_be_made_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    for folder in ("file", "file/run"):
+        with pytest.raises(ValueError, match=f"output_dir is .*{folder}, but .*file is a file; give a folder"):
+            read_run_config(written(tmp_path, {"output_dir": str(tmp_path / folder)}))
 
 
 @pytest.mark.parametrize(

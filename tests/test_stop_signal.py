@@ -52,7 +52,7 @@ def test_a_second_ctrl_c_stops_at_once():
         os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_a_data_worker_that_inherits_the_handler_goes_on():
+def test_a_forked_process_that_inherits_the_handler_goes_on():
     callback = begun()
     if (child := os.fork()) == 0:
         os.kill(os.getpid(), signal.SIGTERM)

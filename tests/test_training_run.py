@@ -23,6 +23,13 @@ from tests.reaching_episodes import write_chat, write_reaching
 
 CONFIGS = Path(__file__).parents[1] / "training" / "configs"
 NANO = {"adapter_config": {"rank": 4, "alpha": 8}}
+TRAINER = {
+    "max_steps": 2,
+    "per_device_train_batch_size": 2,
+    "save_steps": 2,
+    "logging_steps": 1,
+    "disable_tqdm": True,
+}
 
 
 @pytest.fixture(scope="module")
@@ -46,13 +53,7 @@ def written(folder, changes=None) -> Path:
         "data": {"datasets": [{"source": str(folder / "reaching")}], "shuffle_window": 8},
         "output_dir": str(folder / "run"),
         "evaluation": {"episodes": 1, "chunks": 1, "every": 2},
-        "trainer": {
-            "max_steps": 2,
-            "per_device_train_batch_size": 2,
-            "save_steps": 2,
-            "logging_steps": 1,
-            "disable_tqdm": True,
-        },
+        "trainer": TRAINER,
     }
     path = folder / "run.yaml"
     path.write_text(yaml.safe_dump(given | (changes or {})))
@@ -126,6 +127,36 @@ def test_a_stopped_run_goes_on_from_its_last_checkpoint(world, tmp_path):
     assert refused.exit_code == 2 and "holds the run that wrote checkpoint-2" in refused.output
     again = invoke(stage1, world, changes, "--set", "trainer.max_steps=4", "--resume_from_checkpoint", "last")
     assert again.exit_code == 0 and (tmp_path / "run" / "checkpoint-4").is_dir()
+
+
+def test_a_finished_run_that_is_started_again_says_where_its_checkpoint_is(world, tmp_path):
+    changes = {"output_dir": str(tmp_path / "run")}
+    invoke(stage1, world, changes)
+    again = invoke(stage1, world, changes, "--resume_from_checkpoint", "last")
+    assert again.exit_code == 0 and f"trained: {tmp_path / 'run' / 'checkpoint-2'}" in again.output
+    assert [path.name for path in (tmp_path / "run").glob("checkpoint-*")] == ["checkpoint-2"]
+
+
+def test_a_checkpoint_of_the_other_stage_is_not_gone_on_with(world):
+    checkpoint = str(world / "stage1" / "checkpoint-2")
+    more = ("--set", "trainer.max_steps=4", "--resume_from_checkpoint", checkpoint)
+    result = invoke(stage2, world, {"output_dir": str(world / "other")}, *more)
+    assert result.exit_code == 2 and "is a checkpoint of stage 1, this is stage 2" in result.output
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_the_shipped_dtypes_train_and_are_evaluated(stage, world, tmp_path):
+    """Frozen tensors in bfloat16, trained ones in float32, bf16 autocast: also where the model acts."""
+    source = "nano" if stage == 1 else str(world / "stage1" / "checkpoint-2")
+    model = {"source": source, "frozen_dtype": "bfloat16"} | ({"set": NANO} if stage == 1 else {})
+    retention = None if stage == 1 else {"file": str(world / "chat.json"), "records": 2, "answers": 1}
+    changes = {"model": model, "retention": retention, "output_dir": str(tmp_path / "run")}
+    trainer = run(stage, settings(world, changes | {"trainer": TRAINER | {"bf16": True}}))
+    assert any("eval_action_error" in entry for entry in trainer.state.log_history)
+    dtypes = {parameter.requires_grad: parameter.dtype for parameter in trainer.model.parameters()}
+    assert dtypes == {True: torch.float32, False: torch.bfloat16}
+    loaded = AutoModel.from_pretrained(tmp_path / "run" / "checkpoint-2", trust_remote_code=True)
+    assert loaded.processor.statistics.keys() == {"reaching"}
 
 
 @pytest.mark.parametrize(

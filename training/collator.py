@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from instructvla.processing import InstructVLAProcessor
 from instructvla.training.data.episodes import BadEpisodeError
 from instructvla.training.data.interleave import InterleavedBatches
 from instructvla.training.data.mixture import FrameSample
-from instructvla.training.data.samples import ChatSample, decoded, decoded_views
+from instructvla.training.data.samples import ChatSample, check_settings, decoded, decoded_views
 
 IGNORED = -100
 Views = dict[str, Image.Image]
@@ -225,13 +226,27 @@ class CollatedBatches(Iterator[dict[str, Any]]):
 
     def state_dict(self) -> dict[str, Any]:
         """The place of the batches and the collator's counts, which so reach the main process."""
-        return {"batches": self.batches.state_dict(), "made": self._made, "counts": dict(self.collator.counts)}
+        return {
+            "settings": self._settings(),
+            "batches": self.batches.state_dict(),
+            "made": self._made,
+            "counts": dict(self.collator.counts),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on where `state_dict` was called; the state of other batches is a ValueError."""
+        check_settings(state["settings"], self._settings())
         self.batches.load_state_dict(state["batches"])
         self._made = state["made"]
         self.collator.counts = Counter(state["counts"])
+
+    def _settings(self) -> dict[str, Any]:
+        return {"max_length": self.collator.max_length, "augmentation": describe(self.collator.augment)}
+
+
+def describe(augment: Callable | None) -> str:
+    """What pictures are augmented with, for comparison."""
+    return repr(augment.keywords) if isinstance(augment, partial) else repr(augment)
 
 
 def flow_draws(shape: Sequence[int], flow: FlowConfig, generator: np.random.Generator) -> dict[str, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""The losses between two log lines, apart by kind and averaged over all ranks, without a host sync per step."""
+"""The losses between two log lines, apart by kind and averaged over all ranks, without a host sync of its own."""
 
 import torch
 from accelerate import Accelerator
@@ -30,3 +30,11 @@ class LossLog:
         sums = self._accelerator.reduce(self._sums.clone()).tolist()
         self._sums.zero_()
         return {name: loss / count for name, (loss, count) in zip(NAMES, sums, strict=True) if count}
+
+    def state(self) -> list[list[float]]:
+        """This rank's sums, as JSON keeps them."""
+        return self._sums.tolist()
+
+    def load_state(self, sums: list[list[float]]) -> None:
+        """Go on where `state` was called."""
+        self._sums.copy_(torch.tensor(sums))

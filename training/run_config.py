@@ -1,17 +1,22 @@
 """What a training run is told: one YAML file, every key of which is checked before anything starts."""
 
+import importlib.util
+import math
+import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from enum import Enum
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 import yaml
 from trl import SFTConfig
 
 from instructvla.config_overrides import parse_value
-from instructvla.configuration_sections import refuse_unknown
+from instructvla.configuration_sections import is_number, refuse_unknown, require
 from instructvla.training.data.augmentation import ImageAugmentation
+from instructvla.training.data.samples import FrameConversations
 
 # What a run decides itself, so that `trainer:` can't.
 OWN_TRAINER_FIELDS = {
@@ -28,7 +33,26 @@ OWN_TRAINER_FIELDS = {
     "resume_from_checkpoint": "use --resume_from_checkpoint",
     "num_train_epochs": "the stream of frames is endless; give max_steps",
     "per_device_eval_batch_size": "give evaluation.batch_size",
+    "save_strategy": "a run always writes checkpoints; give save_steps",
+    "load_best_model_at_end": "the retention gate keeps the best checkpoint",
+    "metric_for_best_model": "the retention gate keeps the checkpoint with the lowest action error",
+    "greater_is_better": "the retention gate keeps the checkpoint with the lowest action error",
 }
+
+# The smallest value of numbers that would end a run late, or in a division by zero.
+LEAST = {
+    "per_device_train_batch_size": 1,
+    "gradient_accumulation_steps": 1,
+    "save_total_limit": 1,
+    "dataloader_prefetch_factor": 1,
+    "dataloader_num_workers": 0,
+    "learning_rate": 0,
+    "weight_decay": 0,
+    "max_grad_norm": 0,
+    "warmup_steps": 0,
+    "seed": 0,
+}
+ABOVE_ZERO = ("save_steps", "logging_steps")  # shares of max_steps below 1
 
 
 @dataclass(frozen=True)
@@ -223,8 +247,9 @@ def read_run_config(path: str | Path, overrides: Iterable[str] = ()) -> RunConfi
         apply_override(given, override)
     try:
         config = build(RunConfig, given, "")
-        check_trainer(config.trainer)
+        config = replace(config, trainer=checked_trainer(config.trainer))
         check_ranges(config)
+        check_output_dir(Path(config.output_dir))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     return config
@@ -239,15 +264,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(given, dict):
         raise ValueError(f"--config {path} must hold KEY: VALUE pairs, such as model:, data: and output_dir:.")
     base = given.pop("base", None)
-    return given if base is None else above(read_yaml(path.parent / base), given)
+    return given if base is None else overlaid(read_yaml(path.parent / str(base)), given)
 
 
-def above(base: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+def overlaid(base: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     """`given` over `base`, section by section; lists are replaced whole."""
     merged = dict(base)
     for name, value in given.items():
         both = isinstance(value, dict) and isinstance(merged.get(name), dict)
-        merged[name] = above(merged[name], value) if both and name != "shares" else value
+        merged[name] = overlaid(merged[name], value) if both and name != "shares" else value
     return merged
 
 
@@ -275,8 +300,9 @@ def build(kind: type, given: Any, prefix: str) -> Any:
     values = {}
     for name, value in given.items():
         section = SECTIONS.get((kind, name))
-        if section is not None and isinstance(value, list) and name == "datasets":
-            values[name] = [build(section, item, f"{prefix}{name}.{place}.") for place, item in enumerate(value)]
+        if name == "datasets" and section is not None:
+            items = checked(value, list, f"{prefix}{name}")
+            values[name] = [build(section, item, f"{prefix}{name}.{place}.") for place, item in enumerate(items)]
         elif section is not None and value is not None:
             values[name] = build(section, value, f"{prefix}{name}.")
         else:
@@ -289,40 +315,134 @@ def build(kind: type, given: Any, prefix: str) -> Any:
 
 
 def checked(value: Any, annotation: Any, name: str) -> Any:
-    """The value if it is of the field's type; an integer serves as a float."""
+    """The value if it is of the field's type; an integer serves as a float, and so does 1e-4, which YAML calls text."""
     if get_origin(annotation) is Literal:
         if value not in get_args(annotation):
             raise ValueError(f"{name} is {value!r}, but it must be one of {', '.join(get_args(annotation))}.")
         return value
-    allowed = get_args(annotation) if get_origin(annotation) is UnionType else (annotation,)
+    allowed = alternatives(annotation)
     kinds = tuple(get_origin(kind) or kind for kind in allowed)
     if float in kinds and type(value) is int:
         return float(value)
+    if float in kinds and str not in kinds and isinstance(value, str) and is_float(value):
+        return float(value)
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-        names = " or ".join("null" if kind is type(None) else kind.__name__ for kind in kinds)
-        raise ValueError(f"{name} is {value!r}, but it must be {names}.")
+        hint = "; episodes: 0 evaluates nothing" if name == "evaluation" else ""
+        given = "null" if value is None else repr(value)
+        raise ValueError(f"{name} is {given}, but it must be {' or '.join(map(kind_name, kinds))}{hint}.")
+    if isinstance(value, list) and list[str] in allowed and not all(isinstance(item, str) for item in value):
+        raise ValueError(f"{name} is {value!r}, but it must be a list of str.")
     return value
 
 
-def check_trainer(trainer: Mapping[str, Any]) -> None:
+def alternatives(annotation: Any) -> tuple[Any, ...]:
+    """The members of a union, or the annotation alone."""
+    return get_args(annotation) if get_origin(annotation) in (UnionType, Union) else (annotation,)
+
+
+def is_float(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def kind_name(kind: type) -> str:
+    """A type as a YAML file's author knows it."""
+    if kind is dict or is_dataclass(kind):
+        return "KEY: VALUE pairs"
+    return "null" if kind is type(None) else kind.__name__
+
+
+def checked_trainer(trainer: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of `trainer:`, each of its field's type.
+
+    Raises:
+        ValueError: a field that is not the user's or doesn't exist, a value of another type or outside its range.
+    """
     for name in trainer:
         if name in OWN_TRAINER_FIELDS:
             raise ValueError(f"trainer.{name} can't be set: {OWN_TRAINER_FIELDS[name]}.")
-    known = {item.name for item in fields(SFTConfig) if item.init} - OWN_TRAINER_FIELDS.keys()
-    refuse_unknown(trainer, known, "trainer.")
+    known = {item.name: item.type for item in fields(SFTConfig) if item.init and item.name not in OWN_TRAINER_FIELDS}
+    refuse_unknown(map(str, trainer), set(known), "trainer.")
     steps = trainer.get("max_steps")
     if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
         raise ValueError(f"trainer.max_steps is {steps!r}; give how many optimiser steps are made, 1 or more.")
+    values = {name: checked_argument(name, value, known[name]) for name, value in trainer.items()}
+    check_deepspeed(values.get("deepspeed"))
+    return values
+
+
+def checked_argument(name: str, value: Any, annotation: Any) -> Any:
+    """One value of `trainer:`; whole numbers stay whole, as `save_steps` below 1 is a share."""
+    kinds = alternatives(annotation)
+    if not all(isinstance(get_origin(kind) or kind, type) for kind in kinds):
+        return value  # a type that can't be checked by a look at the value
+    choices = [item.value for kind in kinds if isinstance(kind, type) and issubclass(kind, Enum) for item in kind]
+    if choices:
+        if value not in choices:
+            raise ValueError(f"trainer.{name} is {value!r}, but it must be one of {', '.join(map(str, choices))}.")
+        return value
+    found = checked(value, annotation, f"trainer.{name}")
+    if found is not None and (name in LEAST and found < LEAST[name]):
+        raise ValueError(f"trainer.{name} is {value!r}; give {LEAST[name]} or more.")
+    if name in ABOVE_ZERO and found <= 0:
+        raise ValueError(f"trainer.{name} is {value!r}; give a number of steps, 1 or more.")
+    return value if isinstance(value, int) else found
+
+
+def check_deepspeed(given: Any) -> None:
+    """Refuse DeepSpeed settings that can't be read, or that nothing would read (ValueError)."""
+    if isinstance(given, str) and not Path(given).is_file():
+        raise ValueError(f"trainer.deepspeed is {given!r}, but there is no such file; give DeepSpeed's JSON file.")
+    if given is not None and importlib.util.find_spec("deepspeed") is None:
+        raise ValueError("trainer.deepspeed needs DeepSpeed, which is not installed: pip install deepspeed.")
+
+
+def check_output_dir(folder: Path) -> None:
+    """Refuse a folder that can't be made or written (ValueError)."""
+    existing = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    if not existing.is_dir():
+        raise ValueError(f"output_dir is {folder}, but {existing} is a file; give a folder.")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise ValueError(f"output_dir is {folder}, but {existing} can't be written; give a folder that can.")
 
 
 def check_ranges(config: RunConfig) -> None:
-    data, evaluation = config.data, config.evaluation
+    data, evaluation, retention = config.data, config.evaluation, config.retention
     if not data.datasets:
         raise ValueError("data.datasets is empty; give at least one.")
     if not 0 <= data.annotated_share <= 1:
         raise ValueError(f"data.annotated_share is {data.annotated_share}; give a share from 0 to 1.")
-    least = {"every": 1, "episodes": 0, "chunks": 1, "batch_size": 1}
-    for name, smallest in least.items():
-        if getattr(evaluation, name) < smallest:
-            raise ValueError(f"evaluation.{name} is {getattr(evaluation, name)}; give {smallest} or more.")
+    for place, dataset in enumerate(data.datasets):
+        if dataset.weight is not None and not (math.isfinite(dataset.weight) and dataset.weight > 0):
+            raise ValueError(f"data.datasets.{place}.weight is {dataset.weight}; give a number above 0.")
+    require_least("data", data, shuffle_window=1, max_length=1)
+    require_least("evaluation", evaluation, every=1, episodes=0, chunks=1, batch_size=1)
+    if data.chat is not None:
+        require_least("data.chat", data.chat, robot_share=1, chat_share=1, batch_size=1)
+    if retention is not None:
+        limits = {"max_loss_increase": 0, "max_score_drop": 0}
+        require_least("retention", retention, records=1, answers=0, grace_steps=0, **limits)
+        if not evaluation.episodes:
+            raise ValueError("retention chooses the best checkpoint by its action error; hold out evaluation.episodes.")
     data.make_augmentation()
+    check_shares(data.shares)
+
+
+def require_least(prefix: str, section: Any, **least: int) -> None:
+    for name, smallest in least.items():
+        value = getattr(section, name)
+        if value is not None and not value >= smallest:
+            raise ValueError(f"{prefix}.{name} is {value}; give {smallest} or more.")
+
+
+def check_shares(shares: Mapping[str, Any] | None) -> None:
+    if shares is None:
+        return
+    for kind, share in shares.items():
+        require(is_number(share), f"data.shares.{kind}", share, "a number, such as 0.2")
+    try:
+        FrameConversations({str(kind): share for kind, share in shares.items()}, num_action_queries=0)
+    except ValueError as error:
+        raise ValueError(f"data.shares: {error}.") from error

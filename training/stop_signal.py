@@ -49,7 +49,7 @@ class StopSignal(TrainerCallback):
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:
-            return  # a data worker that inherited this: the run still needs its batches, and ends it
+            return  # a process forked from this one, which stops as its parent wants
         if self.received == signal.SIGINT and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.received = number

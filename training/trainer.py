@@ -1,6 +1,7 @@
 """Both stages' trainer: TRL's `SFTTrainer` with our loss, our stream of batches and checkpoints that load anywhere."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
@@ -9,15 +10,17 @@ from typing import Any
 
 import torch
 from accelerate.utils import parse_flag_from_env, save_fsdp_optimizer
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 from torch.distributed.fsdp import register_fsdp_forward_method
 from transformers import TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer import SCHEDULER_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
+from transformers.utils import logging
 from trl import SFTConfig, SFTTrainer
 
-from instructvla.modeling_instructvla import InstructVLAForConditionalGeneration
+from instructvla.modeling_instructvla import InstructVLAForConditionalGeneration, InstructVLAOutput
 from instructvla.training.data.stream_loader import ResumableStream, StreamLoader
 from instructvla.training.loss_log import LossLog
 from instructvla.training.query_rows import fold_query_rows, unfold_query_rows
@@ -26,8 +29,14 @@ from instructvla.training.run_card import RunFacts, training_report
 from instructvla.training.stop_signal import StopSignal
 
 SAVING = ".saving"  # where a checkpoint is written before it takes its place
-DATA_STATE = "data_state_{rank}.json"
+DATA_STATE = "data_state_{rank}.json"  # the stream's place, and losses that were not logged yet
+BAD_BATCH = "bad_batch_{rank}.json"
+OPTIMIZERS = ("optimizer.pt", "optimizer.bin", "latest")  # by torch, FSDP and DeepSpeed
 TRAINER_STATE = "trainer_state.json"
+TORCH_WRITER = "inline_container"  # in the RuntimeError of a torch.save that can't write
+CHECKPOINT = re.compile(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)")
+
+logger = logging.get_logger(__name__)
 
 # transformers 5.20 gave the field a new name.
 _FIELDS = {item.name for item in fields(SFTConfig)}
@@ -43,6 +52,16 @@ class EvaluateAtTheEnd(TrainerCallback):
     def on_step_end(self, args: SFTConfig, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if args.eval_strategy != "no" and state.global_step >= state.max_steps:
             control.should_evaluate = True
+
+
+class AtTheStart(TrainerCallback):
+    """Calls something when training begins, after the library has set everything to its start."""
+
+    def __init__(self, call: Callable[[], None]):
+        self.call = call
+
+    def on_train_begin(self, args: SFTConfig, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.call()
 
 
 class InstructVLATrainer(SFTTrainer):
@@ -85,6 +104,9 @@ class InstructVLATrainer(SFTTrainer):
         )
         self._probes, self._facts = list(probes), facts
         self._run_dir: str | None = None
+        self._unlogged: dict[str, Any] | None = None
+        # At the end the library would delete the newest checkpoint rather than the best.
+        self._most_checkpoints, args.save_total_limit = args.save_total_limit, None
         super().__init__(
             model=model,
             args=args,
@@ -92,7 +114,7 @@ class InstructVLATrainer(SFTTrainer):
             eval_dataset=placeholder_dataset(),
             data_collator=_unused_collator,
             processing_class=model.processor,
-            callbacks=[self._stop_signal, EvaluateAtTheEnd(), *callbacks],
+            callbacks=[self._stop_signal, EvaluateAtTheEnd(), AtTheStart(self._restore_losses), *callbacks],
         )
         vars(self.model).pop("forward", None)  # TRL's, with a fused head that assumes another model
         self._losses = LossLog(self.accelerator)
@@ -116,13 +138,24 @@ class InstructVLATrainer(SFTTrainer):
         names = inputs.pop("sample_names", ["unnamed samples"])
         outputs = model(**inputs)
         if not torch.isfinite(outputs.loss):
-            raise ValueError(
-                f"step {self.state.global_step + 1}: the loss is {outputs.loss.item()} (lm_loss {outputs.lm_loss}, "
-                f"flow_loss {outputs.flow_loss}); the batch is {'; '.join(names)}. Look at these samples, or lower "
-                "the learning rate and go on from the last checkpoint"
-            )
+            raise ValueError(self._describe_bad_batch(outputs, names))
         self._losses.add(outputs.lm_loss, outputs.flow_loss)
         return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+    def _describe_bad_batch(self, outputs: InstructVLAOutput, names: Sequence[str]) -> str:
+        """What to say of a loss that is not a number; the batch's samples are also written to a file."""
+        step, losses = self.state.global_step + 1, {}
+        for name in ("lm_loss", "flow_loss"):
+            losses[name] = None if outputs[name] is None else outputs[name].item()
+        path = Path(self.args.output_dir) / BAD_BATCH.format(rank=self.args.process_index)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        report = {"step": step, "losses": {name: str(loss) for name, loss in losses.items()}, "samples": names}
+        path.write_text(json.dumps(report), encoding="utf-8")
+        return (
+            f"step {step}: the loss is {outputs.loss.item()} ({losses}); the batch is {'; '.join(names)} (also in "
+            f"{path}). Look at these samples, or lower trainer.learning_rate and go on from the last checkpoint whose "
+            "loss was a number"
+        )
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """As in the library, with the losses since the last time, over all ranks."""
@@ -137,7 +170,7 @@ class InstructVLATrainer(SFTTrainer):
             register_fsdp_forward_method(model, "generate_action")
         metrics: dict[str, float] = {}
         # Acting grows caches step by step, for which compiled layers would be compiled anew.
-        with self.compute_loss_context_manager(), torch.compiler.set_stance("force_eager"):
+        with self.accelerator.autocast(), torch.compiler.set_stance("force_eager"):
             for probe in self._probes:
                 metrics |= probe(model, self.state.global_step)
         self.log(dict(metrics))
@@ -171,13 +204,61 @@ class InstructVLATrainer(SFTTrainer):
     def _load_run(self, checkpoint: Path) -> None:
         """Weights and the data's place; the library loads the optimiser and random numbers."""
         data_state = checkpoint / DATA_STATE.format(rank=self.args.process_index)
-        if not (checkpoint / TRAINER_STATE).is_file() or not data_state.is_file():
+        whole = (checkpoint / TRAINER_STATE).is_file() and any((checkpoint / name).exists() for name in OPTIMIZERS)
+        if not whole or not data_state.is_file():
             raise ValueError(
-                f"{checkpoint} is no checkpoint of a training run with as many processes: it lacks {TRAINER_STATE} or "
-                f"{data_state.name}. Give an output folder's {PREFIX_CHECKPOINT_DIR}-N, and as many processes as then."
+                f"{checkpoint} is no checkpoint of a training run with as many processes: it lacks {TRAINER_STATE}, "
+                f"{data_state.name} or an optimizer's state. Give an output folder's {PREFIX_CHECKPOINT_DIR}-N, and as "
+                "many processes as then."
+            )
+        if (step := saved_step(checkpoint)) >= self.args.max_steps:
+            raise ValueError(
+                f"{checkpoint} is at step {step} and max_steps is {self.args.max_steps}: nothing is left to train; "
+                "raise trainer.max_steps."
+            )
+        state = json.loads(data_state.read_text(encoding="utf-8"))
+        if state["gradient_accumulation_steps"] != self.args.gradient_accumulation_steps:
+            raise ValueError(
+                f"{checkpoint} was trained with gradient_accumulation_steps {state['gradient_accumulation_steps']}, "
+                f"this run has {self.args.gradient_accumulation_steps}; give the same to go on exactly."
             )
         load_weights(self.model, checkpoint)
-        self._loader.load_state_dict(json.loads(data_state.read_text(encoding="utf-8")))
+        self._loader.load_state_dict(state["loader"])
+        self._unlogged = state["unlogged"]
+
+    def _data_state(self) -> dict[str, Any]:
+        """What `_load_run` takes up again."""
+        return {
+            "loader": self._loader.state_dict(),
+            "gradient_accumulation_steps": self.args.gradient_accumulation_steps,
+            "unlogged": {
+                "losses": self._losses.state(),
+                "total": self._tr_loss.item(),
+                "last_logged": self._globalstep_last_logged,
+            },
+        }
+
+    def _restore_losses(self) -> None:
+        """Losses since the last log line before the run was stopped count in the next one."""
+        if self._unlogged is not None:
+            self._losses.load_state(self._unlogged["losses"])
+            self._tr_loss += self._unlogged["total"]
+            self._globalstep_last_logged = self._unlogged["last_logged"]
+            self._unlogged = None
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """As in the library; another learning rate than the checkpoint's is the run's from now on."""
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is None or self.is_deepspeed_enabled:
+            return
+        before, now = self.lr_scheduler.base_lrs[0], self.args.learning_rate
+        if before != now:
+            logger.warning("the learning rate was %g and is %g from here on", before, now)
+            self.lr_scheduler.base_lrs = [now] * len(self.lr_scheduler.base_lrs)
+            for group in self.optimizer.param_groups:
+                group["lr"] *= now / before
+                group["initial_lr"] = now
+            self.lr_scheduler._last_lr = [group["lr"] for group in self.optimizer.param_groups]
 
     def _load_from_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: `train` has loaded the weights before the model was wrapped."""
@@ -204,24 +285,26 @@ class InstructVLATrainer(SFTTrainer):
             self._run_dir = str(staging)
             super()._save_checkpoint(model, trial)
             data_state = staging / name / DATA_STATE.format(rank=self.args.process_index)
-            data_state.write_text(json.dumps(self._loader.state_dict()), encoding="utf-8")
+            data_state.write_text(json.dumps(self._data_state()), encoding="utf-8")
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
                 shutil.rmtree(output_dir / name, ignore_errors=True)
                 (staging / name).rename(output_dir / name)
-                staging.rmdir()
-        except OSError as error:
-            shutil.rmtree(staging, ignore_errors=True)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            if isinstance(error, RuntimeError) and TORCH_WRITER not in str(error):
+                raise
             raise ValueError(
                 f"{output_dir / name} can't be written: {error}. Earlier checkpoints are whole; free some space and go "
                 "on with --resume_from_checkpoint."
             ) from error
         finally:
             self._run_dir = None
+            if self.args.should_save:
+                shutil.rmtree(staging, ignore_errors=True)
         if self.args.should_save:
             rotate_checkpoints(
                 str(output_dir),
-                save_total_limit=self.args.save_total_limit,
+                save_total_limit=self._most_checkpoints,
                 best_model_checkpoint=self.state.best_model_checkpoint,
                 use_mtime=True,
             )
@@ -299,8 +382,17 @@ def load_weights(model: InstructVLAForConditionalGeneration, folder: Path) -> No
 
 def last_checkpoint(output_dir: str | Path) -> Path | None:
     """The newest whole checkpoint of a run, or None."""
-    found = [path for path in Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*") if (path / TRAINER_STATE).is_file()]
-    return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    found = {
+        int(match[1]): path
+        for path in Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*")
+        if (match := CHECKPOINT.fullmatch(path.name)) and (path / TRAINER_STATE).is_file()
+    }
+    return found[max(found)] if found else None
+
+
+def saved_step(checkpoint: Path) -> int:
+    """The optimiser step that a checkpoint was saved after."""
+    return json.loads((checkpoint / TRAINER_STATE).read_text(encoding="utf-8"))["global_step"]
 
 
 def placeholder_dataset() -> Any:

@@ -1,6 +1,5 @@
 """A training run from its settings to its last line; both stages' scripts call it."""
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -22,7 +21,14 @@ from instructvla.training.retention_callback import RetentionCallback
 from instructvla.training.run_card import DatasetFacts, RunFacts
 from instructvla.training.run_config import RunConfig, read_run_config
 from instructvla.training.trainable_parts import STAGE_1, STAGE_2, count_parts, part_of, parts_table, train_only
-from instructvla.training.trainer import InstructVLATrainer, Probe, last_checkpoint, trainer_arguments
+from instructvla.training.trainer import (
+    TRAINER_STATE,
+    InstructVLATrainer,
+    Probe,
+    last_checkpoint,
+    saved_step,
+    trainer_arguments,
+)
 from instructvla.training.training_data import Datasets, make_stream, open_chat, open_datasets
 
 PARTS = {1: STAGE_1, 2: STAGE_2}
@@ -61,7 +67,7 @@ def prepare_run(stage: int, config: RunConfig, resume: Path | None) -> InstructV
         raise ValueError("model.frozen_dtype is bfloat16, which needs trainer.bf16: true.")
     with processes.main_process_first():  # it writes statistics and a fresh model, which the others read
         datasets = open_datasets(config.data, config.evaluation, output_dir, seed)
-        model = load(resume) if resume else start_model(stage, config.model, datasets, output_dir, seed)
+        model = load_of_stage(stage, resume) if resume else start_model(stage, config.model, datasets, output_dir, seed)
     train_only(model, parts)
     keep_frozen_in(model, getattr(torch, config.model.frozen_dtype))
     if config.compile:
@@ -159,6 +165,19 @@ def run_facts(
     )
 
 
+def load_of_stage(stage: int, checkpoint: Path) -> InstructVLAForConditionalGeneration:
+    """The model of a run's checkpoint; one of the other stage is a ValueError."""
+    model = load(checkpoint)
+    if (model.config.adapter_config.experts > 1) != (stage == 2):
+        other = 3 - stage
+        remedy = " or start stage 2 from it by model.source" if other == 1 else ""
+        raise ValueError(
+            f"{checkpoint} is a checkpoint of stage {other}, this is stage {stage}: go on with it by "
+            f"training/stage{other}.py{remedy}."
+        )
+    return model
+
+
 def keep_frozen_in(model: InstructVLAForConditionalGeneration, dtype: torch.dtype) -> None:
     for parameter in model.parameters():
         if not parameter.requires_grad:
@@ -213,11 +232,18 @@ def stage_app(stage: int, default_config: str) -> typer.Typer:
             settings = read_run_config(config, setting or [])
             resume = resume_from(resume_from_checkpoint, settings.output_dir)
             refuse_finished_folder(settings.output_dir, resume)
-            trainer = run(stage, settings, resume)
-            report_end(trainer, settings, push_to_hub)
+            if resume is not None and is_finished(resume, settings):
+                report_checkpoint(resume, settings, push_to_hub)
+                return
+            report_end(run(stage, settings, resume), settings, push_to_hub)
 
     main.__doc__ = f"Train stage {stage} of InstructVLA."
     return app
+
+
+def is_finished(checkpoint: Path, config: RunConfig) -> bool:
+    """Whether a run has made all its steps already, as a requeued one may have."""
+    return (checkpoint / TRAINER_STATE).is_file() and saved_step(checkpoint) >= config.trainer["max_steps"]
 
 
 def report_end(trainer: InstructVLATrainer, config: RunConfig, push_to_hub: str | None) -> None:
@@ -230,9 +256,13 @@ def report_end(trainer: InstructVLATrainer, config: RunConfig, push_to_hub: str 
         return
     if trainer.violation is not None:
         typer.echo(f"stopped by the retention gate: {trainer.violation}")
-        checkpoint = trainer.state.best_model_checkpoint or checkpoint
-    lines: Sequence[str] = [f"trained: {checkpoint}"]
+        checkpoint = Path(trainer.state.best_model_checkpoint or checkpoint)
+    report_checkpoint(checkpoint, config, push_to_hub)
+
+
+def report_checkpoint(checkpoint: Path, config: RunConfig, push_to_hub: str | None) -> None:
+    lines = [f"trained: {checkpoint}"]
     if push_to_hub is not None:
-        lines = [*lines, f"published: {load(checkpoint).push_to_hub(push_to_hub)}"]
-    source = config.data.datasets[0].source
-    typer.echo("\n".join([*lines, f"evaluate it: instructvla open-loop {checkpoint} {source}"]))
+        lines.append(f"published: {load(checkpoint).push_to_hub(push_to_hub)}")
+    lines.append(f"evaluate it: instructvla open-loop {checkpoint} {config.data.datasets[0].source}")
+    typer.echo("\n".join(lines))

@@ -60,12 +60,11 @@ class ChatStream(Iterator[ChatSample]):
             "seed": seed,
             "shard": shard,
             "num_shards": num_shards,
-            "on_bad": on_bad,
             "fingerprint": records.fingerprint,
         }
         checked = records if check is None else CheckedRecords(records, check)
         self._visits = EpisodeVisits(records.path.name, checked, seed=seed, shard=shard, num_shards=num_shards)
-        self._visit = 0
+        self._visit, self._on_bad = 0, on_bad
 
     @property
     def skipped(self) -> dict[int, str]:
@@ -78,7 +77,7 @@ class ChatStream(Iterator[ChatSample]):
             try:
                 return self._visits.read(self._visit - 1)
             except BadEpisodeError:
-                if self._settings["on_bad"] == "raise":
+                if self._on_bad == "raise":
                     raise
 
     def state_dict(self) -> dict[str, Any]:

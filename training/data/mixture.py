@@ -301,7 +301,8 @@ class MixtureStream(Iterator[FrameSample]):
             name: {"episodes": len(reader), "fingerprint": getattr(reader, "fingerprint", None)}
             for name, reader in self._datasets.items()
         }
-        return self._settings | {"datasets": datasets}
+        decisive = {name: value for name, value in self._settings.items() if name != "on_bad"}
+        return decisive | {"datasets": datasets}
 
 
 def _check_weights(datasets: Mapping[str, EpisodeReader], weights: Mapping[str, float] | None) -> dict[str, float]:

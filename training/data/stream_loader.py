@@ -1,6 +1,7 @@
 """Resumable streams behind a torch `DataLoader`'s workers, and as the `datasets` kind that trainers ask for."""
 
 import json
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
@@ -67,6 +68,7 @@ class StreamLoader:
             batch_size=None,
             collate_fn=_unchanged,
             num_workers=self._num_workers,
+            worker_init_fn=_leave_stopping_to_the_parent,
             generator=torch.Generator(),  # or iterating would draw from the global one, and a resumed run differ
             **self._options,
         )
@@ -142,6 +144,13 @@ def _examples(workers: list[int], of: tuple[MixtureStream, int]) -> Iterator[dic
     for worker in workers:
         for sample in stream.for_worker(worker, num_workers):
             yield {name: getattr(sample, name) for name in names}
+
+
+def _leave_stopping_to_the_parent(worker: int) -> None:
+    """A signal to the whole group (Slurm, Ctrl-C) must not end the workers, whose batches a stopping run still takes;
+    torch's own handler would, and the run with them. They end with their parent."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _unchanged(item: Any) -> Any:
