@@ -43,6 +43,23 @@ def test_a_step_trains_what_the_stage_trains(stage, trained):
     assert moved == set(trained)
 
 
+def test_a_step_clips_the_gradients_norm_at_one():
+    step = TrainingStep(config_of("nano", 1), Setting(1, 1, "plain"), CPU)
+    step.batch["actions"] = 1e4 * step.batch["actions"]
+    step.run()
+    norms = torch.stack([p.grad.norm() for p in step.trained if p.grad is not None])
+    assert norms.norm().item() == pytest.approx(1, rel=1e-3)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_what_is_trained_is_float32_and_the_rest_bfloat16():
+    step = TrainingStep(config_of("nano", 1), Setting(1, 1, "plain"), torch.device("cuda"))
+    assert {p.dtype for p in step.model.parameters() if p.requires_grad} == {torch.float32}
+    assert {p.dtype for p in step.model.parameters() if not p.requires_grad} == {torch.bfloat16}
+    step.run()
+    assert all(torch.isfinite(p).all() for p in step.trained)
+
+
 def test_every_part_of_a_step_is_timed_once_and_hooks_go_again():
     step = TrainingStep(config_of("nano", 2), Setting(2, 1, "checkpointing"), CPU)
     seconds = step.part_seconds()

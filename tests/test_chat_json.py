@@ -201,3 +201,13 @@ def test_a_file_that_changed_under_the_reader_is_noticed(folder):
     write(folder, RECORDS[::-1])
     with pytest.raises(BadRecordError, match="record 0: the file changed"):
         reader[0]
+
+
+def test_where_a_records_pictures_should_be_is_told_without_opening_them(tmp_path):
+    turns = [{"from": "human", "value": "Hello."}, {"from": "gpt", "value": "Hello."}]
+    records = [
+        {"id": str(number), "image": image, "conversations": turns} for number, image in enumerate(["a", ["b"], 3])
+    ]
+    (tmp_path / "chat.json").write_text(json.dumps([*records, {"id": "3", "conversations": turns}]))
+    chat = ChatRecords(tmp_path / "chat.json", tmp_path / "pictures", skip=[0])
+    assert [chat.picture_files(index) for index in range(3)] == [[tmp_path / "pictures" / "b"], [], []]

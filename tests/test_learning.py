@@ -18,12 +18,12 @@ from tests.reaching_episodes import write_reaching
 BRIDGE = Path(__file__).parents[2] / "shared" / "data" / "bridge_rlds_debug"
 
 
-def learn(folder: Path, source: Path, steps: int, data: dict | None = None, **trainer):
+def learn(folder: Path, source: Path, steps: int, data: dict | None = None, model: dict | None = None, **trainer):
     """The nano model, without dropout, on a dataset."""
     expert = {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 3, "num_attention_heads": 4}
     sizes = {"adapter_config": {"dropout": 0.0}, "action_expert_config": expert | {"attention_dropout": 0.0}}
     config = {
-        "model": {"source": "nano", "set": sizes},
+        "model": {"source": "nano", "set": sizes | (model or {}), "use_state": bool(model)},
         "data": {"datasets": [{"source": str(source)}], "augmentation": None} | (data or {}),
         "output_dir": str(folder / "run"),
         "evaluation": {"episodes": 0},
@@ -52,21 +52,23 @@ def test_both_losses_fall_on_a_few_hundred_episodes(tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(not BRIDGE.exists(), reason="needs the sample data beside the repository")
 def test_two_real_bridge_episodes_are_learnt_by_heart(tmp_path):
-    """The open-loop error ends under 5 % of the range of their actions."""
+    """The open-loop error ends under 5 % of the range of their actions (2 % when this was written)."""
     (folder,) = (path.parent for path in BRIDGE.rglob("features.json"))
     prepare(EpisodeSubsetWithProvenance(open_episodes(folder, read_mapping("bridge")), [0, 1]), tmp_path / "two")
     trainer = learn(
         tmp_path,
         tmp_path / "two",
-        1500,
-        {"shares": {"action": 1.0}, "shuffle_window": 16},
+        2500,
+        {"shares": {"action": 1.0}, "shuffle_window": 80},
+        {"horizon": 8},
         per_device_train_batch_size=16,
         lr_scheduler_type="cosine",
+        warmup_steps=50,
+        adam_beta2=0.95,
+        dataloader_num_workers=1,
     )
     model = trainer.model
-    probe = OpenLoopProbe(
-        open_episodes(tmp_path / "two"), model.processor, horizon=16, episodes=2, chunks_per_episode=8
-    )
+    probe = OpenLoopProbe(open_episodes(tmp_path / "two"), model.processor, horizon=8, episodes=2, chunks_per_episode=8)
     assert probe.metrics(probe.measure(model))[ERROR] < 0.05
 
 

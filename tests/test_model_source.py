@@ -92,12 +92,33 @@ def test_stage_2_refuses_data_that_stage_1_never_saw(datasets, tmp_path):
         (1, {"source": "somewhere", "set": {"horizon": 8}}, "model.set and model.use_state decide a fresh model"),
         (1, {"source": "nano", "set": {"horizen": 8}}, "horizen"),
         (1, {"source": "nano", "set": {"cameras": ["wrist"]}}, "no camera 'wrist', which the model takes"),
-        (1, {"source": "nano", "set": {"state_dim": 5}}, "state"),
+        (1, {"source": "nano", "set": {"state_dim": 5}}, r"state_dim is 5, but the data have 3 state dim.* \(x, y, gr"),
+        (1, {"source": "nano", "set": {"adapter_config": 3}}, "adapter_config is 3, but it must be KEY: VALUE pairs"),
+        (1, {"source": "nano", "set": {"action_dim": 9}}, "action_dim is 9, but the data have 7 action dimensions"),
+        (1, {"source": "out/none/checkpoint-5"}, "'out/none/checkpoint-5' is no folder here, and no Hub repository"),
+        (2, {"source": "out/none/checkpoint-5"}, "'out/none/checkpoint-5' is no folder here, and no Hub repository"),
     ],
 )
 def test_sources_that_can_not_be_used_are_refused(stage, source, message, datasets, tmp_path):
     with pytest.raises(ValueError, match=message):
         start(datasets, stage, tmp_path, **source)
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "is no checkpoint, as it has no config.json; give the folder of a checkpoint"),
+        ("{", "config.json is no JSON"),
+        ('{"model_type": "llama"}', "is a checkpoint of 'llama', not of InstructVLA"),
+        ('{"model_type": "instructvla"}', "is no whole checkpoint, as it has no model.safetensors"),
+    ],
+)
+def test_a_folder_that_is_no_checkpoint_is_refused(stage, content, message, datasets, tmp_path):
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        start(datasets, stage, source=str(tmp_path))
 
 
 def test_stage_1_refuses_a_stage_2_model(datasets, tmp_path):
@@ -119,3 +140,12 @@ def test_actions_of_another_size_are_refused(datasets, tmp_path):
     reader.description = description
     with pytest.raises(ValueError, match="has actions of 2 dimensions, the model of 7"):
         start(replace(datasets, training={"reaching": reader}), source=str(tmp_path / "old"))
+
+
+def test_every_dataset_of_a_mixture_must_fit(datasets):
+    class Reader:
+        description = replace(datasets.description, dataset="second", cameras=("wrist",))
+
+    mixture = replace(datasets, training={**datasets.training, "second": Reader()})
+    with pytest.raises(ValueError, match="second has no camera 'primary', which the model takes; it has wrist"):
+        start(mixture, source="nano")

@@ -1,5 +1,7 @@
 """Claims about a run's settings: what is wrong is named before anything starts."""
 
+import sys
+
 import pytest
 import yaml
 
@@ -78,7 +80,7 @@ def test_a_file_starts_from_its_base_and_changes_what_it_gives(tmp_path):
         ({"data": {"datasets": {"source": "a"}}}, "data.datasets is {.*, but it must be list"),
         (
             {"data": {"datasets": [{"source": "a", "weight": -1}]}},
-            "data.datasets.0.weight is -1.0; give a number above",
+            "data.datasets.0.weight is -1.0; give a number",
         ),
         ({"evaluation": None}, "evaluation is null, but it must be KEY: VALUE pairs; episodes: 0 evaluates nothing"),
         ({"train": [3]}, r"train is \[3\], but it must be a list of str"),
@@ -111,6 +113,7 @@ def test_a_wrong_setting_is_named_with_its_file(changes, message, tmp_path):
         ("trainer.lr_scheduler_type=flat", "trainer.lr_scheduler_type is 'flat', but it must be one of .*constant"),
         ("trainer.run_name=3", "trainer.run_name is 3, but it must be str or null"),
         ("trainer.deepspeed=none.json", "trainer.deepspeed is 'none.json', but there is no such file"),
+        ("trainer.accelerator_config=none.json", "trainer.accelerator_config is 'none.json', but there is no such"),
         ("trainer.save_strategy=no", "trainer.save_strategy can't be set: a run always writes checkpoints"),
         ("trainer.load_best_model_at_end=true", "can't be set: the retention gate keeps the best"),
         ("trainer.metric_for_best_model=loss", "can't be set: the retention gate keeps"),
@@ -120,6 +123,12 @@ def test_a_wrong_setting_is_named_with_its_file(changes, message, tmp_path):
 def test_a_value_that_would_end_a_run_late_is_refused_at_once(override, message, tmp_path):
     with pytest.raises(ValueError, match=f"run.yaml: .*{message}"):
         read_run_config(written(tmp_path), [override])
+
+
+def test_deepspeeds_settings_without_deepspeed_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "deepspeed", None)
+    with pytest.raises(ValueError, match="trainer.deepspeed needs DeepSpeed, which is not installed"):
+        read_run_config(written(tmp_path), ["trainer.deepspeed={zero_optimization: {stage: 2}}"])
 
 
 def test_numbers_that_yaml_takes_for_text_are_numbers(tmp_path):

@@ -1,6 +1,8 @@
 """Claims about a run's data: what is held out is not trained on, and statistics are those of the data."""
 
 import json
+import logging
+import sys
 from dataclasses import replace
 from itertools import islice
 
@@ -66,6 +68,62 @@ def test_statistics_are_computed_once_and_kept_in_the_output_folder(tmp_path):
     assert first.control_rates == {"reaching": 5.0}
 
 
+def test_the_frames_are_those_of_the_episodes_that_are_trained_on(tmp_path):
+    """Episodes of 1 to 8 steps, of which the held-out ones do not count."""
+    from instructvla.training.data.prepare import prepare
+
+    prepare(OfManyLengths(8), tmp_path / "lengths")
+    datasets = opened(tmp_path, datasets=[DatasetSource(str(tmp_path / "lengths"))])
+    training, held_out = datasets.training["reaching"], datasets.held_out["reaching"]
+    trained = sum(len(training[number]) for number in range(len(training)))
+    assert datasets.frames == {"reaching": trained} and datasets.weights == {"reaching": trained}
+    assert trained + sum(len(held_out[number]) for number in range(2)) == sum(range(1, 9))
+
+
+class OfManyLengths(ReachingEpisodes):
+    """Episode i has i + 1 steps."""
+
+    def __getitem__(self, index):
+        episode, steps = super().__getitem__(index), index + 1
+        return replace(
+            episode,
+            images={name: pictures[:steps] for name, pictures in episode.images.items()},
+            actions=episode.actions[:steps],
+            states=episode.states[:steps],
+            instructions=episode.instructions[:steps],
+            language_motions=episode.language_motions[:steps],
+        )
+
+
+def test_evaluation_without_matplotlib_is_refused_before_the_data_are_read(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ValueError, match=r"matplotlib is missing: pip install 'instructvla\[train\]'"):
+        opened(tmp_path)
+    assert not (tmp_path / "out").exists()
+    assert len(opened(tmp_path, EvaluationSettings(episodes=0)).training["reaching"]) == 8
+
+
+def test_missing_conversations_and_pictures_are_found_at_the_start(tmp_path):
+    chat = write_chat(tmp_path / "chat.json", 8)
+    (tmp_path / "images" / "4.png").unlink()
+    with pytest.raises(ValueError, match=r"1 of 8 conversations looked at lack a picture, such as .*4\.png"):
+        opened(tmp_path, chat=ChatSource(str(chat)))
+    with pytest.raises(ValueError, match="there is no chat file .*none.json"):
+        opened(tmp_path, chat=ChatSource(str(tmp_path / "none.json")))
+    assert not (tmp_path / "out").exists()
+
+
+def test_some_missing_pictures_are_counted_and_skipped_but_not_all(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    monkeypatch.setattr(logging.getLogger("instructvla"), "propagate", True)
+    chat = write_chat(tmp_path / "chat.json", 8)
+    (tmp_path / "images" / "4.png").unlink()
+    opened(tmp_path, chat=ChatSource(str(chat)), on_bad="skip")
+    assert "1 of 8 conversations looked at lack a picture" in caplog.text
+    with pytest.raises(ValueError, match="4 of 8 conversations .*Correct data.chat.image_folder"):
+        opened(tmp_path, chat=ChatSource(str(chat), image_folder=str(tmp_path / "elsewhere")), on_bad="skip")
+
+
 def test_statistics_of_other_data_are_refused(tmp_path):
     opened(tmp_path)
     write_reaching(tmp_path / "more", 9)
@@ -90,6 +148,7 @@ def test_datasets_whose_actions_mean_something_else_are_refused(tmp_path):
     sources = [DatasetSource(str(tmp_path / name)) for name in ("reaching", "other")]
     with pytest.raises(ValueError, match="reaching and other have different action_units"):
         opened(tmp_path, datasets=sources)
+    assert not (tmp_path / "out").exists()  # no statistics were computed for nothing
 
 
 def batches(make, count, num_workers=0, state=None):

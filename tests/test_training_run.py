@@ -17,6 +17,7 @@ from instructvla.training.compiled_layers import compile_for_training
 from instructvla.training.run_config import read_run_config
 from instructvla.training.stage1 import app as stage1
 from instructvla.training.stage2 import app as stage2
+from instructvla.training.training_data import open_datasets
 from instructvla.training.training_run import prepare_run, run
 from tests.hub_server import HubServer, run_with_endpoint
 from tests.reaching_episodes import write_chat, write_reaching
@@ -78,6 +79,9 @@ def test_stage_1_prints_what_it_trains_and_where_the_checkpoint_is(world, tmp_pa
     assert (tmp_path / "run" / "open_loop" / "reaching_step_2.png").is_file()
     assert AutoModel.from_pretrained(checkpoint, trust_remote_code=True).config.adapter_config.experts == 1
     card = (checkpoint / "README.md").read_text()
+    tables = json.loads((checkpoint / "training_report.json").read_text())["tables"]
+    (data,) = [table["rows"] for table in tables if table["title"] == "Data"]
+    assert data == [["reaching", 56.0, 7, 56]]  # one of 8 episodes of 8 frames is held out
     assert "max_steps" in card and "reaching" in card and "query_rows" in card and str(tmp_path) not in card
 
 
@@ -168,7 +172,13 @@ def test_the_shipped_dtypes_train_and_are_evaluated(stage, world, tmp_path):
         (stage1, {"train": ["action_exprt"]}, (), "nearest is 'action_expert'"),
         (stage1, {"data": {"datasets": [{"source": "nowhere"}]}}, (), "nowhere"),
         (stage2, {}, (), "Stage 2 starts from a stage-1 model"),
-        (stage2, {"retention": {"file": "none.json"}, "evaluation": {"episodes": 0}}, (), "Stage 2 starts from"),
+        (
+            stage2,
+            {"retention": {"file": "none.json"}, "evaluation": {"episodes": 0}},
+            (),
+            "hold out evaluation.episodes",
+        ),
+        (stage2, {"model": {"source": "out/none/checkpoint-5"}}, (), "is no folder here, and no Hub repository"),
     ],
 )
 def test_a_wrong_run_ends_in_one_message_and_leaves_no_folder(world, app, changes, arguments, message, tmp_path):
@@ -229,20 +239,26 @@ def test_compiled_layers_give_the_same_losses(world, tmp_path, monkeypatch):
     assert found == pytest.approx(expected, rel=1e-5)
 
 
+def annotated(datasets):
+    reader = datasets.training["reaching"]
+    return sum(reader[number].annotation is not None for number in range(len(reader)))
+
+
 ABLATIONS = {
-    "no_language_motion": lambda trainer: trainer.model.config.adapter_config.experts == 1,
-    "queries_16": lambda trainer: trainer.model.config.num_action_queries == 16,
-    "no_dino": lambda trainer: trainer.model.config.action_vision_config is None,
-    "no_film": lambda trainer: not trainer.model.config.action_vision_config.film,
-    "full_fine_tuning": lambda trainer: trainer.model.vision_model.post_layernorm.weight.requires_grad,
-    "joint_action_expert": lambda trainer: trainer.model.action_expert.action_head[0].weight.requires_grad,
-    "vla_it_25": lambda trainer: True,
-    "with_state": lambda trainer: trainer.model.config.state_dim == 3,
+    "no_language_motion": lambda model, datasets: model.config.adapter_config.experts == 1,
+    "queries_16": lambda model, datasets: model.config.num_action_queries == 16,
+    "queries_128": lambda model, datasets: model.config.num_action_queries == 128,
+    "no_dino": lambda model, datasets: model.config.action_vision_config is None,
+    "no_film": lambda model, datasets: not model.config.action_vision_config.film,
+    "full_fine_tuning": lambda model, datasets: model.vision_model.post_layernorm.weight.requires_grad,
+    "joint_action_expert": lambda model, datasets: model.action_expert.action_head[0].weight.requires_grad,
+    "vla_it_25": lambda model, datasets: annotated(datasets) == 2,  # of 8
+    "with_state": lambda model, datasets: model.config.state_dim == 3,
 }
 
 
 @pytest.mark.parametrize("name", ABLATIONS)
-def test_an_ablation_is_what_it_says_and_trains(name, world, tmp_path):
+def test_an_ablation_is_what_it_says_and_trains(name, world, tmp_path, monkeypatch):
     """The shipped file, with the nano model and the small data in the places of the large ones."""
     shipped = read_run_config(CONFIGS / "ablations" / f"{name}.yaml")
     stage = 2 if shipped.model.action_vision is None else 1
@@ -257,8 +273,10 @@ def test_an_ablation_is_what_it_says_and_trains(name, world, tmp_path):
     given["evaluation"] |= {"episodes": 1, "chunks": 1}
     given["trainer"] = {"max_steps": 1, "per_device_train_batch_size": 2, "disable_tqdm": True, "logging_steps": 1}
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(given))
+    opened = []
+    monkeypatch.setattr(training_run, "open_datasets", lambda *given: opened.append(open_datasets(*given)) or opened[0])
     trainer = prepare_run(stage, read_run_config(tmp_path / "run.yaml"), None)
-    assert ABLATIONS[name](trainer)
+    assert ABLATIONS[name](trainer.model, opened[0])
     before = {key: tensor.clone() for key, tensor in trainer.model.state_dict().items()}
     trainer.train()
     assert any(not torch.equal(tensor, before[key]) for key, tensor in trainer.model.state_dict().items())

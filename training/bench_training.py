@@ -1,8 +1,10 @@
 """How fast a training step is, and which share of the machine's measured matmul peak it reaches (`make bench-train`).
 
-Random weights and random tokens at the paper's sequence lengths: on a CPU a fraction of its width and depth, on a GPU
-the full model in bfloat16. The peak is that of square matrix products of the same type, measured in the same run in
-turns with the steps, so that other work on the machine slows both.
+Random weights and random tokens at the paper's sequence lengths: on a CPU a fraction of its width and depth in float32,
+on a GPU the full model. A step is the recipe's (training/configs): gradients clipped at norm 1, fused AdamW, and on a
+GPU bfloat16 autocast over trained tensors in float32 and frozen ones in bfloat16. The peak is that of square matrix
+products, in bfloat16 on a GPU, measured in the same run in turns with the steps, so that other work on the machine
+slows both.
 """
 
 import json
@@ -23,14 +25,17 @@ from instructvla.configuration_instructvla import InstructVLAConfig
 from instructvla.configuration_sections import require
 from instructvla.evaluation.bench import mid_size_fields
 from instructvla.modeling_instructvla import InstructVLAForConditionalGeneration
+from instructvla.nano import random_model
 from instructvla.training.compiled_layers import compile_for_training
 from instructvla.training.trainable_parts import STAGE_1, STAGE_2, train_only
 from instructvla.training.training_flops import Flops, StepShape, training_flops
+from instructvla.training.training_run import keep_frozen_in
 
 STAGES = {1: STAGE_1, 2: STAGE_2}
 VARIANTS = ("plain", "compile", "checkpointing", "compile+checkpointing")
 SIZES = ("nano", "mid", "full")
 PROMPT_WORDS, ANSWER_WORDS = 60, 20  # tokens around the picture and before the queries, as a robot sample has them
+MAX_GRAD_NORM = 1.0
 PEAK_SIDES = {"cpu": (1024, 2048), "cuda": (8192,)}  # of the square matrices
 
 
@@ -79,18 +84,13 @@ def config_of(size: str, stage: int) -> InstructVLAConfig:
     return InstructVLAConfig.instructvla_2b(adapter_config={"experts": stage})
 
 
-def random_model(config: InstructVLAConfig, stage: int, device: torch.device) -> InstructVLAForConditionalGeneration:
-    """Random weights, bfloat16 on a GPU, ready to train what the stage trains."""
-    torch.manual_seed(0)
-    config.dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    default = torch.get_default_dtype()
-    torch.set_default_dtype(config.dtype)
-    try:
-        with device:
-            model = InstructVLAForConditionalGeneration(config)
-    finally:
-        torch.set_default_dtype(default)
+def trainable_model(config: InstructVLAConfig, stage: int, device: torch.device) -> InstructVLAForConditionalGeneration:
+    """Random weights, ready to train what the stage trains: float32, but on a GPU what is frozen is bfloat16."""
+    with device:
+        model = random_model(config, seed=0)
     train_only(model, STAGES[stage])
+    if device.type == "cuda":
+        keep_frozen_in(model, torch.bfloat16)
     return model.train()
 
 
@@ -149,22 +149,24 @@ class TrainingStep:
 
     def __init__(self, config: InstructVLAConfig, setting: Setting, device: torch.device):
         self.device = device
-        self.model = random_model(config, setting.stage, device)
+        self.model = trainable_model(config, setting.stage, device)
         if "checkpointing" in setting.variant:
             older = self.model.gradient_checkpointing_enable  # its name before transformers 5.23
             getattr(self.model, "activation_checkpointing_enable", older)({"use_reentrant": False})
         if "compile" in setting.variant:
             compile_for_training(self.model)
         self.batch = random_batch(config, setting.batch, device)
-        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.AdamW(trained, lr=5e-5, fused=True)
+        self.trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.AdamW(self.trained, lr=5e-5, weight_decay=0.0, fused=True)
 
     def run(self, mark: Callable[[str], None] = lambda part: None) -> None:
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self.model(**self.batch).loss
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            loss = self.model(**self.batch).loss
         mark("action expert")
         loss.backward()
         mark("backward")
+        torch.nn.utils.clip_grad_norm_(self.trained, MAX_GRAD_NORM)
         self.optimizer.step()
         mark("optimizer")
 
@@ -321,7 +323,7 @@ def main(
         writable = output is None or os.access(output.absolute().parent, os.W_OK)
         require(writable, "--output", str(output), "a file in a folder that exists and can be written")
     name = torch.cuda.get_device_name(device) if cuda else f"CPU, {torch.get_num_threads()} threads"
-    typer.echo(f"{size} size on {name}, {'bfloat16' if cuda else 'float32'}, torch {torch.__version__}")
+    typer.echo(f"{size} size on {name}, {'bfloat16 autocast' if cuda else 'float32'}, torch {torch.__version__}")
     typer.echo(HEADER)
     results = []
     for setting in settings:

@@ -1,11 +1,15 @@
 """The model that a run starts from: a checkpoint, stage 1's for stage 2, a fresh one, or the untrained nano model."""
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from instructvla.configuration_instructvla import InstructVLAConfig
+from instructvla.configuration_sections import require
+from instructvla.hub_source import local_file
 from instructvla.init_pretrained import plan_fresh_model, write_fresh_model
 from instructvla.matching_processor import matching_processor
 from instructvla.modeling_instructvla import InstructVLAForConditionalGeneration
@@ -40,6 +44,7 @@ def start_model(
                 f"Stage 2 starts from a stage-1 model, so model.source can't be {source.source!r}; give the folder "
                 "that training/stage1.py wrote."
             )
+        require_checkpoint(source.source, **hub_arguments(source))
         model = stage2_from_stage1(source.source, seed, **hub_arguments(source))
         check_statistics_agree(model.processor.statistics or {}, datasets.statistics, source.source)
     elif source.source == NANO:
@@ -48,14 +53,39 @@ def start_model(
         folder = fresh_model(source, datasets, output_dir, seed) if is_made_here else source.source
         model = load(folder, **({} if is_made_here else hub_arguments(source)))
         refuse_stage2(model, source.source)
+        check_all_fit(model, datasets)
         set_processor(model, datasets)
-    check_fits(model, datasets.description)
+    check_all_fit(model, datasets)
     return model
 
 
 def load(folder: str | Path, **hub: Any) -> InstructVLAForConditionalGeneration:
-    """A checkpoint in float32."""
+    """A checkpoint in float32.
+
+    Raises:
+        ValueError: no such folder or repository, or one that is no checkpoint.
+    """
+    require_checkpoint(folder, **hub)
     return InstructVLAForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, **hub)
+
+
+def require_checkpoint(source: str | Path, revision: str | None = None) -> None:
+    """Refuse what is no checkpoint of this model before the library tries to load it (ValueError)."""
+    remedy = "give the folder of a checkpoint, such as outputs/stage1/checkpoint-50000, or its Hub repository"
+    try:
+        config = json.loads(local_file(source, "config.json", revision).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ValueError(f"{source} is no checkpoint, as it has no config.json; {remedy}.") from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{source}/config.json is no JSON ({error}); copy the checkpoint again.") from error
+    kind = config.get("model_type") if isinstance(config, dict) else None
+    if kind != InstructVLAConfig.model_type:
+        raise ValueError(
+            f"{source} is a checkpoint of {kind!r}, not of InstructVLA; {remedy}. Stage 1 makes a fresh model of a "
+            "base VLM if model.action_vision is given, too."
+        )
+    if Path(source).is_dir() and not any(Path(source).glob("model*.safetensors")):
+        raise ValueError(f"{source} is no whole checkpoint, as it has no model.safetensors; {remedy}.")
 
 
 def hub_arguments(source: ModelSource) -> dict[str, Any]:
@@ -63,15 +93,33 @@ def hub_arguments(source: ModelSource) -> dict[str, Any]:
 
 
 def data_fields(source: ModelSource, description: DatasetDescription) -> dict[str, Any]:
-    """Configuration fields that the data decide, unless they are set."""
+    """Configuration fields that the data decide, unless they are set.
+
+    Raises:
+        ValueError: sizes are set that the data don't have.
+    """
+    refuse_size(source, "action_dim", description.action_names, "action")
+    if source.set.get("state_dim") is not None:
+        refuse_size(source, "state_dim", description.state_names, "state")
     fields = {
         "action_dim": len(description.action_names),
         "cameras": list(description.cameras),
         "state_dim": len(description.state_names) if source.use_state else None,
         "adapter_config": {"experts": 1},
     }
-    adapters = fields["adapter_config"] | source.set.get("adapter_config", {})
+    given = source.set.get("adapter_config", {})
+    require(isinstance(given, dict), "model.set.adapter_config", given, "KEY: VALUE pairs, such as rank: 128")
+    adapters = fields["adapter_config"] | given
     return fields | source.set | {"adapter_config": adapters}
+
+
+def refuse_size(source: ModelSource, name: str, names: Sequence[str], what: str) -> None:
+    given = source.set.get(name, len(names))
+    if given != len(names):
+        raise ValueError(
+            f"model.set.{name} is {given!r}, but the data have {len(names)} {what} dimensions "
+            f"({', '.join(names) or 'none'}); leave it out, or choose the dimensions in the field mapping."
+        )
 
 
 def nano_model(source: ModelSource, datasets: Datasets, seed: int) -> InstructVLAForConditionalGeneration:
@@ -111,7 +159,6 @@ def processor_fields(datasets: Datasets) -> dict[str, Any]:
 
 def set_processor(model: InstructVLAForConditionalGeneration, datasets: Datasets) -> None:
     """The model's processor with the statistics, names and rates of these data."""
-    check_fits(model, datasets.description)
     old = model.processor
     model.processor = matching_processor(
         model.config, old.tokenizer, action_crop_pct=old.action_crop_pct, **processor_fields(datasets)
@@ -125,6 +172,11 @@ def refuse_stage2(model: InstructVLAForConditionalGeneration, name: str) -> None
             f"Stage 1 trains one adaptation expert, but {name} has {experts}: it is a stage-2 model. Give a fresh or "
             "stage-1 model, or run training/stage2.py."
         )
+
+
+def check_all_fit(model: InstructVLAForConditionalGeneration, datasets: Datasets) -> None:
+    for description in datasets.descriptions:
+        check_fits(model, description)
 
 
 def check_fits(model: InstructVLAForConditionalGeneration, description: DatasetDescription) -> None:

@@ -369,7 +369,10 @@ def checked_trainer(trainer: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
         raise ValueError(f"trainer.max_steps is {steps!r}; give how many optimiser steps are made, 1 or more.")
     values = {name: checked_argument(name, value, known[name]) for name, value in trainer.items()}
-    check_deepspeed(values.get("deepspeed"))
+    for name in ("deepspeed", "accelerator_config"):
+        check_json_file(name, values.get(name))
+    if values.get("deepspeed") is not None and importlib.util.find_spec("deepspeed") is None:
+        raise ValueError("trainer.deepspeed needs DeepSpeed, which is not installed: pip install deepspeed.")
     return values
 
 
@@ -391,12 +394,9 @@ def checked_argument(name: str, value: Any, annotation: Any) -> Any:
     return value if isinstance(value, int) else found
 
 
-def check_deepspeed(given: Any) -> None:
-    """Refuse DeepSpeed settings that can't be read, or that nothing would read (ValueError)."""
+def check_json_file(name: str, given: Any) -> None:
     if isinstance(given, str) and not Path(given).is_file():
-        raise ValueError(f"trainer.deepspeed is {given!r}, but there is no such file; give DeepSpeed's JSON file.")
-    if given is not None and importlib.util.find_spec("deepspeed") is None:
-        raise ValueError("trainer.deepspeed needs DeepSpeed, which is not installed: pip install deepspeed.")
+        raise ValueError(f"trainer.{name} is {given!r}, but there is no such file; give a JSON file or its pairs.")
 
 
 def check_output_dir(folder: Path) -> None:

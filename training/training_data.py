@@ -1,8 +1,9 @@
 """From a run's settings to its data: readers, held-out episodes, statistics, and the batches of each data worker."""
 
 import hashlib
+import importlib.util
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from transformers.utils import logging
 
 from instructvla.configuration_instructvla import InstructVLAConfig
 from instructvla.processing import InstructVLAProcessor
@@ -30,6 +32,10 @@ from instructvla.training.data.mixture import MixtureStream
 from instructvla.training.data.readers import open_episodes
 from instructvla.training.data.samples import ConversationStream, FrameConversations
 from instructvla.training.run_config import ChatSource, DatasetSource, DataSettings, EvaluationSettings
+
+LOOKED_AT = 1000  # conversations whose pictures are looked for at the start
+
+logger = logging.get_logger(__name__)
 
 
 class EpisodeSubset:
@@ -78,6 +84,7 @@ class Datasets:
         training: key of its statistics → reader of the episodes that are trained on.
         held_out: key → reader of those that are not.
         statistics: key → statistics.
+        frames: key → number of frames that are trained on.
         weights: key → share in the mixture.
         control_rates: key → steps per second.
     """
@@ -85,35 +92,100 @@ class Datasets:
     training: dict[str, EpisodeSubset]
     held_out: dict[str, EpisodeSubset]
     statistics: dict[str, Any]
+    frames: dict[str, int]
     weights: dict[str, float]
     control_rates: dict[str, float]
 
     @property
     def description(self) -> DatasetDescription:
         """Of the first dataset: what an action is, is the same in all."""
-        return next(iter(self.training.values())).description
+        return self.descriptions[0]
+
+    @property
+    def descriptions(self) -> list[DatasetDescription]:
+        """Of every dataset."""
+        return [reader.description for reader in self.training.values()]
 
 
 def open_datasets(settings: DataSettings, evaluation: EvaluationSettings, output_dir: Path, seed: int) -> Datasets:
     """Open the datasets of a run, hold episodes out, and find or compute their statistics.
 
     Raises:
-        ValueError: a dataset that can't be opened, two of one name, actions that differ, too few episodes, or
-            statistics that are not of these data.
+        ValueError: conversations or a library that are missing, a dataset that can't be opened, two of one name,
+            actions that differ, too few episodes, or statistics that are not of these data.
     """
-    training, held_out, statistics, weights, rates = {}, {}, {}, {}, {}
+    if evaluation.episodes:
+        require_plots()
+    if settings.chat is not None:
+        check_pictures(open_chat(settings.chat), settings.on_bad)
+    training, held_out, sources = {}, {}, {}
     for source in settings.datasets:
         reader = open_source(source, source.split)
         key = reader.description.dataset
         if key in training:
             raise ValueError(f"two datasets are called {key!r}, by which their statistics go; give one another name:.")
         training[key], held_out[key] = hold_out(source, reader, settings, evaluation, seed)
-        statistics |= statistics_of(reader, settings, output_dir)
-        frames = statistics[key]["num_transitions"]
-        weights[key] = float(frames) if source.weight is None else source.weight
-        rates[key] = reader[training[key].numbers[0]].control_rate_hz
-    check_same_actions([reader.description for reader in training.values()])
-    return Datasets(training, held_out, statistics, weights, rates)
+        sources[key] = source
+    check_same_actions([subset.description for subset in training.values()])
+    statistics, frames, weights, rates = {}, {}, {}, {}
+    for key, subset in training.items():
+        statistics |= statistics_of(subset.reader, settings, output_dir)
+        frames[key] = frames_of(subset, statistics[key])
+        weights[key] = float(frames[key]) if sources[key].weight is None else sources[key].weight
+        rates[key] = control_rate_of(subset, statistics[key])
+    return Datasets(training, held_out, statistics, frames, weights, rates)
+
+
+def require_plots() -> None:
+    """Refuse to start what would end at its first evaluation (ValueError)."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ValueError(
+            "evaluation draws plots, for which matplotlib is missing: pip install 'instructvla[train]', or give "
+            "evaluation.episodes: 0."
+        )
+
+
+def check_pictures(records: ChatRecords, on_bad: str) -> None:
+    """Look for the pictures of `LOOKED_AT` conversations, evenly chosen; with "skip", some may be missing.
+
+    Raises:
+        ValueError: a picture is missing, or with "skip" all conversations with pictures lack them.
+    """
+    numbers = np.unique(np.linspace(0, len(records) - 1, LOOKED_AT).astype(int)).tolist()
+    pictures = {number: records.picture_files(number) for number in numbers}
+    missing = {
+        number: absent[0]
+        for number, files in pictures.items()
+        if (absent := [file for file in files if not file.is_file()])
+    }
+    if not missing:
+        return
+    found = f"{records.path}: {len(missing)} of {len(numbers)} conversations looked at lack a picture, such as"
+    first = next(iter(missing.values()))
+    if on_bad == "raise" or len(missing) == sum(map(bool, pictures.values())):
+        raise ValueError(f"{found} {first}. Correct data.chat.image_folder, or skip them by data.on_bad: skip.")
+    logger.warning("%s %s; such conversations are skipped.", found, first)
+
+
+def frames_of(subset: EpisodeSubset, statistics: Mapping[str, Any]) -> int:
+    """Frames of a subset: those of all, which the statistics counted, less those of the few that are left out."""
+    reader = subset.reader
+    left_out = set(range(len(reader))) - set(subset.numbers) - skipped_of(statistics)
+    numbers = reader.without_pictures() if hasattr(reader, "without_pictures") else reader
+    return statistics["num_transitions"] - sum(len(numbers[number]) for number in left_out)
+
+
+def control_rate_of(subset: EpisodeSubset, statistics: Mapping[str, Any]) -> float:
+    """Steps per second, as the first episode that can be used tells."""
+    usable = [number for number in subset.numbers if number not in skipped_of(statistics)]
+    if not usable:
+        raise ValueError(f"{subset.description.dataset} has no usable episode to train on; look at its files.")
+    return subset.reader[usable[0]].control_rate_hz
+
+
+def skipped_of(statistics: Mapping[str, Any]) -> set[int]:
+    """Numbers of the episodes that the statistics don't count, as they can't be used."""
+    return set(statistics.get("skipped", ()))
 
 
 def open_source(source: DatasetSource, split: str) -> DescribedReader:
@@ -218,6 +290,3 @@ def make_stream(
 
 def open_chat(source: ChatSource) -> ChatRecords:
     return ChatRecords(source.file, source.image_folder)
-
-
-StreamMaker = Callable[[int, int], CollatedBatches]

@@ -1,5 +1,7 @@
 """A training run from its settings to its last line; both stages' scripts call it."""
 
+import os
+from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -20,6 +22,7 @@ from instructvla.training.retention import RetentionGate
 from instructvla.training.retention_callback import RetentionCallback
 from instructvla.training.run_card import DatasetFacts, RunFacts
 from instructvla.training.run_config import RunConfig, read_run_config
+from instructvla.training.run_lock import only_run
 from instructvla.training.trainable_parts import STAGE_1, STAGE_2, count_parts, part_of, parts_table, train_only
 from instructvla.training.trainer import (
     TRAINER_STATE,
@@ -49,9 +52,15 @@ def run(stage: int, config: RunConfig, resume: Path | None = None) -> InstructVL
         ValueError: settings, data, model or checkpoint that don't fit; nothing has been trained then, or the message
             says from where to go on.
     """
-    trainer = prepare_run(stage, config, resume)
-    trainer.train(resume)
+    with only_run(Path(config.output_dir)) if is_main_process() else nullcontext():
+        trainer = prepare_run(stage, config, resume)
+        trainer.train(resume)
     return trainer
+
+
+def is_main_process() -> bool:
+    """Before the processes know each other."""
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 def prepare_run(stage: int, config: RunConfig, resume: Path | None) -> InstructVLATrainer:
@@ -136,8 +145,6 @@ def gate_callbacks(config: RunConfig) -> list[RetentionCallback]:
     settings = config.retention
     if settings is None:
         return []
-    if not config.evaluation.episodes:
-        raise ValueError("retention chooses the best checkpoint by its action error; hold out evaluation.episodes.")
     gate = RetentionGate(settings.max_loss_increase, settings.max_score_drop)
     return [RetentionCallback(gate, grace_steps=settings.grace_steps)]
 
@@ -147,7 +154,7 @@ def run_facts(
 ) -> RunFacts:
     """What a checkpoint's card says of the run beside its log."""
     facts = [
-        DatasetFacts(key, datasets.weights[key], len(reader), datasets.statistics[key].get("num_transitions"))
+        DatasetFacts(key, datasets.weights[key], len(reader), datasets.frames[key])
         for key, reader in datasets.training.items()
     ]
     if config.data.chat is not None:

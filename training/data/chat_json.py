@@ -71,15 +71,7 @@ class ChatRecords:
         Raises:
             BadRecordError: a malformed record, or a picture that is missing or can't be decoded.
         """
-        number = int(self._numbers[index])
-        start, stop = self._spans[number].tolist()
-        with self.path.open("rb") as file:
-            file.seek(start)
-            text = file.read(stop - start)
-        try:
-            record = json.loads(text)
-        except ValueError as error:
-            raise BadRecordError(f"{self.path}, record {number}: the file changed since it was opened") from error
+        record, number = self._record(index)
         source = f"{self.path}, record {number} (id {record.get('id')!r})"
         try:
             messages, paths = _conversation(record)
@@ -95,6 +87,28 @@ class ChatRecords:
                 self[index]
             except BadRecordError as error:
                 yield number, str(error)
+
+    def picture_files(self, index: int) -> list[Path]:
+        """Where the pictures of a record should be; none of a record whose "image" is malformed.
+
+        Raises:
+            BadRecordError: the file changed since it was opened.
+        """
+        paths = self._record(index)[0].get("image")
+        paths = paths if isinstance(paths, list) else [paths]
+        return [self.image_folder / path for path in paths if isinstance(path, str) and path]
+
+    def _record(self, index: int) -> tuple[dict[str, Any], int]:
+        """A record and its number in the file."""
+        number = int(self._numbers[index])
+        start, stop = self._spans[number].tolist()
+        with self.path.open("rb") as file:
+            file.seek(start)
+            text = file.read(stop - start)
+        try:
+            return json.loads(text), number
+        except ValueError as error:
+            raise BadRecordError(f"{self.path}, record {number}: the file changed since it was opened") from error
 
     def _picture(self, path: str) -> Image.Image:
         file = self.image_folder / path

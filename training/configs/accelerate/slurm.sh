@@ -8,7 +8,7 @@
 #SBATCH --cpus-per-task=96
 #SBATCH --signal=TERM@300
 #SBATCH --requeue
-#SBATCH --output=outputs/slurm-%j.log
+#SBATCH --output=slurm-%j.log
 set -euo pipefail
 script=$1 config=$2
 shift 2
