@@ -6,7 +6,7 @@ import torch
 from instructvla.nano import nano_processor
 from instructvla.training.stage2_start import ACTION, LANGUAGE, stage2_from_stage1
 from tests.lively_experts import lively
-from tests.training_batch import training_batch
+from tests.training_batch import picture, training_batch
 
 
 @pytest.fixture
@@ -48,6 +48,9 @@ def test_at_the_action_gate_actions_equal_stage_1s(stage1, tmp_path):
         old, new = stage1(**batch), stage2(**batch)
     torch.testing.assert_close(new.latent_actions, old.latent_actions, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(new.flow_loss, old.flow_loss)
+    noise = torch.randn(1, 16, 7, generator=torch.Generator().manual_seed(0))
+    actions = [model.generate_action(picture(), "go", think=False, noise=noise).actions for model in (stage1, stage2)]
+    torch.testing.assert_close(*actions, rtol=1e-5, atol=1e-6)
 
 
 def test_between_the_experts_stage_1s_lora_has_the_gates_share(stage1, tmp_path):
