@@ -130,18 +130,33 @@ class ActionExpert(nn.Module):
             actions: normalised action chunk A, (batch, horizon, action_dim).
             state: normalised, (batch, state_dim), for a model with state.
             action_mask: (batch, horizon), False where the chunk is padding, which may be NaN.
-            noise, flow_time: ε as `actions` and τ (batch,), drawn when not given.
+            noise, flow_time: ε (batch · training_draws, horizon, action_dim) and τ (batch · training_draws,), those of
+                one chunk one after the other; drawn when not given.
         """
+        draws = self.flow.training_draws
         actions = actions.float()
         if action_mask is not None:
             actions = actions.where(action_mask.bool().unsqueeze(-1) | actions.isfinite(), 0)
+            action_mask = action_mask.repeat_interleave(draws, dim=0)
+        actions = actions.repeat_interleave(draws, dim=0)
         noise = torch.randn_like(actions) if noise is None else noise.float()
         if flow_time is None:
             flow_time = sample_flow_time(len(actions), self.flow, actions.device)
         noisy_actions = interpolate(actions, noise, flow_time, self.flow.sigma_min)
         prefix = self.embed_prefix(latent_action, pixel_values, state)
-        velocity = self.velocity(noisy_actions, flow_time, self.attention_mask(prefix), prefix)
+        mask = self.attention_mask(prefix)
+        velocity = self.velocity(noisy_actions, flow_time, mask, **self.prefix_for_draws(prefix, mask))
         return flow_matching_loss(velocity, target_velocity(actions, noise, self.flow.sigma_min), action_mask)
+
+    def prefix_for_draws(self, prefix: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor | PrefixCache]:
+        """The prefix for `training_draws` noisy chunks each: its keys and values, computed once, where they can be."""
+        draws = self.flow.training_draws
+        checkpointing = self.training and self.transformer.layers[0].gradient_checkpointing
+        if draws == 1 or self.attention != "block_causal" or checkpointing:  # recomputed layers fill no cache
+            return {"prefix": prefix.repeat_interleave(draws, dim=0)}
+        cache = self.encode_prefix(prefix, mask)
+        cache.batch_repeat_interleave(draws)
+        return {"cache": cache}
 
     def sample(
         self,

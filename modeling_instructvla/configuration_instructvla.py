@@ -15,6 +15,7 @@ from .configuration_sections import (
     FlowConfig,
     ProjectorConfig,
     Section,
+    is_camera_name,
     is_positive_integer,
     is_token_id,
     refuse_unknown,
@@ -152,6 +153,8 @@ class InstructVLAConfig(PreTrainedConfig):
         action_dim: dimensions of one action.
         state_dim: dimensions of the proprioceptive state, or None for a model without state.
         cameras: camera names in the order the action expert reads them; the VLM sees them side by side.
+        stem_channels: of the stride-2 convolutions with which both vision towers make their patches, before the one
+            that ends in the tower's width; None makes patches by one convolution, as SigLIP and DINOv2 do.
         image_token_id: id of `<IMG_CONTEXT>`.
         query_token_id: id of `<new_token_0>`; the other queries follow it.
         library_versions: package versions that wrote the checkpoint, set on saving.
@@ -182,6 +185,7 @@ class InstructVLAConfig(PreTrainedConfig):
     action_dim: int = 7
     state_dim: int | None = None
     cameras: list[str] | tuple[str, ...] = ("primary",)
+    stem_channels: list[int] | None = None
     image_token_id: int = 151667
     query_token_id: int = 151674
     tie_word_embeddings: bool = False
@@ -238,9 +242,11 @@ class InstructVLAConfig(PreTrainedConfig):
         no_state = self.state_dim is None
         self.require(no_state or is_positive_integer(self.state_dim), "state_dim", "None or an integer above 0")
         cameras = self.cameras
-        named = isinstance(cameras, list) and cameras and all(isinstance(name, str) and name for name in cameras)
-        self.require(named and len(set(cameras)) == len(cameras), "cameras", "a non-empty list of different names")
+        named = isinstance(cameras, list) and cameras and all(is_camera_name(name) for name in cameras)
+        allowed = "a non-empty list of different names without spaces, such as [primary, wrist]"
+        self.require(named and len(set(cameras)) == len(cameras), "cameras", allowed)
         self.check_vision()
+        self.check_stem()
         self.check_text()
 
     def check_vision(self) -> None:
@@ -254,6 +260,19 @@ class InstructVLAConfig(PreTrainedConfig):
         ratio = self.projector.downsample_ratio
         fits = (self.image_grid * ratio) % 1 == 0
         require(fits, "projector.downsample_ratio", ratio, f"1 / k with k dividing {self.image_grid} patches")
+
+    def check_stem(self) -> None:
+        channels = self.stem_channels
+        if channels is None:
+            return
+        sized = isinstance(channels, list) and channels and all(map(is_positive_integer, channels))
+        self.require(sized, "stem_channels", "None or a non-empty list of integers above 0")
+        patch = 2 ** (len(channels) + 1)
+        towers = {"vision_config": self.vision_config, "action_vision_config": self.action_vision_config}
+        for name, tower in towers.items():
+            fits = tower is None or tower.patch_size == patch
+            allowed = f"{patch}, as stem_channels makes {len(channels) + 1} convolutions of stride 2"
+            require(fits, f"{name}.patch_size", getattr(tower, "patch_size", None), allowed)
 
     def check_text(self) -> None:
         text, vocabulary = self.text_config, self.text_config.vocab_size

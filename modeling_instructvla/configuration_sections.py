@@ -42,6 +42,11 @@ def is_positive_number(value: Any) -> bool:
     return is_number(value) and value > 0
 
 
+def is_camera_name(value: Any) -> bool:
+    """Without spaces: "primary wrist" is most likely two cameras without their comma."""
+    return isinstance(value, str) and value.split() == [value]
+
+
 def is_token_id(value: Any, vocabulary: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < vocabulary
 
@@ -225,8 +230,10 @@ class FlowConfig(Section):
     """Flow matching (paper appendix E.2 and Table 13): noise at flow time 0, data at flow time 1.
 
     `tau_max` is the paper's s, `beta_a` and `beta_b` shape the distribution of the flow time, `time_max_period` is the
-    longest period of the sinusoidal time embedding. `scheduler` names a diffusers flow-matching scheduler,
-    `scheduler_kwargs` are its constructor's arguments.
+    longest period of the sinusoidal time embedding. `training_draws` is the number of noise samples and flow times per
+    action chunk and training step (1 in the paper): more of them lower the gradient's variance at little cost, as the
+    images and the latent action are encoded once for all (block-causal attention). `scheduler` names a diffusers
+    flow-matching scheduler, `scheduler_kwargs` are its constructor's arguments.
     """
 
     section: ClassVar[str] = "flow_config"
@@ -237,6 +244,7 @@ class FlowConfig(Section):
     beta_b: float = 1.0
     num_inference_steps: int = 10
     time_max_period: float = 100.0
+    training_draws: int = 1
     scheduler: str = "FlowMatchEulerDiscreteScheduler"
     scheduler_kwargs: dict[str, Any] | None = None
 
@@ -247,7 +255,7 @@ class FlowConfig(Section):
         super().__post_init__()
 
     def check(self) -> None:
-        self.require_positive_integers("num_inference_steps")
+        self.require_positive_integers("num_inference_steps", "training_draws")
         self.require(is_number(self.sigma_min) and 0 <= self.sigma_min < 1, "sigma_min", "in [0, 1)")
         self.require(is_number(self.tau_max) and 0 < self.tau_max <= 1, "tau_max", "in (0, 1]")
         self.require_positive_numbers("beta_a", "beta_b", "time_max_period")

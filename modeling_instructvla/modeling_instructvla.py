@@ -14,6 +14,7 @@ from transformers.utils import ModelOutput
 from .action_expert import ActionExpert, ExpertLinear
 from .checkpoint_instructvla import CheckpointMixin
 from .configuration_instructvla import InstructVLAConfig
+from .convolutional_stem import ConvolutionalStem, StemConvolution
 from .film_vision import FiLMLinear, FiLMVisionTransformer
 from .generation_instructvla import ActionGenerationMixin
 from .mixture_language_model import MixtureLanguageModel
@@ -69,13 +70,26 @@ class InstructVLAForConditionalGeneration(ActionGenerationMixin, CheckpointMixin
         )
         self.language_model = MixtureLanguageModel(config.text_config, config.adapter_config)
         self.action_expert = ActionExpert(config)
+        if config.stem_channels is not None:
+            self.use_stems(config)
         self._processor = None
         self._processor_source: tuple[str, dict] | None = None
         self.post_init()
         self.eval()
 
+    def use_stems(self, config: InstructVLAConfig) -> None:
+        """Give both vision towers convolutional stems in place of their patch convolutions."""
+        vision = config.vision_config
+        self.vision_model.embeddings.patch_embedding = ConvolutionalStem(config.stem_channels, vision.hidden_size)
+        if config.action_vision_config is not None:
+            tower = self.action_expert.vision.patch_embed
+            tower.proj = ConvolutionalStem(config.stem_channels, config.action_vision_config.embed_dim)
+
     def _init_weights(self, module: nn.Module):
         super()._init_weights(module)
+        if isinstance(module, StemConvolution):
+            init.kaiming_normal_(module.weight)
+            init.zeros_(module.bias)
         if isinstance(module, FiLMLinear):
             init.zeros_(module.weight)
         elif isinstance(module, ExpertLinear):
@@ -119,7 +133,7 @@ class InstructVLAForConditionalGeneration(ActionGenerationMixin, CheckpointMixin
             action_pixel_values: (batch, cameras, 3, image_size, image_size), for the action expert's vision tower.
             state: normalised, (batch, state_dim).
             action_mask: (batch, horizon), False where the chunk is padding, which may be NaN.
-            noise, flow_time: ε and τ of the flow loss, drawn when not given.
+            noise, flow_time: ε and τ of the flow loss, `training_draws` per row, drawn when not given.
             logits_to_keep: how many last positions get logits; 0 means all.
             adapters: False runs the base VLM, as it was before adaptation: for text, not for actions. `generate` takes
                 it, too.
@@ -193,12 +207,13 @@ class InstructVLAForConditionalGeneration(ActionGenerationMixin, CheckpointMixin
             raise ValueError(f"This batch {has} a state, but of this model {needed}.")
         rows = tuple(batch["inputs_embeds" if "inputs_embeds" in given else "input_ids"].shape[:2])
         image_size = None if vision is None else vision.image_size
+        draws = rows[0] * config.flow_config.training_draws
         shapes = {
             "labels": rows,
             "actions": (rows[0], config.horizon, config.action_dim),
             "action_mask": (rows[0], config.horizon),
-            "noise": (rows[0], config.horizon, config.action_dim),
-            "flow_time": (rows[0],),
+            "noise": (draws, config.horizon, config.action_dim),
+            "flow_time": (draws,),
             "state": (rows[0], config.state_dim),
             "action_pixel_values": (rows[0], len(config.cameras), 3, image_size, image_size),
         }
@@ -208,19 +223,23 @@ class InstructVLAForConditionalGeneration(ActionGenerationMixin, CheckpointMixin
 
     def embed_prompt(self, input_ids: torch.Tensor, pixel_values: torch.Tensor | None = None) -> torch.Tensor:
         """Token embeddings, image features in the places of the image tokens: (batch, seq, text_hidden_size)."""
+        images = 0 if pixel_values is None else len(pixel_values)
+        if images == 0 and self.training:
+            embeds = self.insert_images(input_ids)
+            return embeds + self.blank_image_zero(embeds.device).to(embeds.dtype)
+        return self.insert_images(input_ids, self.encode_images(pixel_values) if images else None)
+
+    def insert_images(self, input_ids: torch.Tensor, features: torch.Tensor | None = None) -> torch.Tensor:
+        """Token embeddings with features, (images, num_image_tokens, text_hidden_size), in the image tokens' places."""
         embeds = self.language_model.embed_tokens(input_ids)
         places = input_ids == self.config.image_token_id
-        images = 0 if pixel_values is None else len(pixel_values)
+        images = 0 if features is None else len(features)
         if places.sum() != images * self.config.num_image_tokens:
             raise ValueError(
                 f"The text has {int(places.sum())} image tokens, but {images} images make "
                 f"{images * self.config.num_image_tokens} ({self.config.num_image_tokens} each)."
             )
-        if images == 0 and self.training:
-            return embeds + self.blank_image_zero(embeds.device).to(embeds.dtype)
-        if images == 0:
-            return embeds
-        return embeds.masked_scatter(places.unsqueeze(-1), self.encode_images(pixel_values).to(embeds.dtype))
+        return embeds.masked_scatter(places.unsqueeze(-1), features.to(embeds.dtype)) if images else embeds
 
     def encode_images(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """SigLIP after its final norm, then the projector: (images, num_image_tokens, text_hidden_size)."""

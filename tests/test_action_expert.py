@@ -165,3 +165,20 @@ def test_head_has_the_sizes_of_the_released_one():
         expert = ActionExpert(InstructVLAConfig.instructvla_2b())
     shapes = [tuple(layer.weight.shape) for layer in expert.action_head if isinstance(layer, torch.nn.Linear)]
     assert shapes == [(3072, 12288), (1536, 3072), (384, 1536), (112, 384)]
+
+
+@pytest.mark.parametrize("mask", MASKS)
+def test_several_draws_cost_one_prefix_and_give_the_mean_of_their_losses(mask):
+    """The loss of three draws per chunk is the mean of three losses, gradients included (float32 rounding)."""
+    expert, tensors = golden_expert("action_expert_state", mask, "sdpa")
+    inputs = golden_inputs(tensors, 1)
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(2, 3, *inputs["noise"].shape[1:], generator=generator)
+    flow_time = torch.rand(2, 3, generator=generator)
+    apart = [expert.loss(**inputs | {"noise": noise[:, i], "flow_time": flow_time[:, i]}) for i in range(3)]
+    (expected,) = torch.autograd.grad(torch.stack(apart).mean(), inputs["latent_action"])
+    expert.flow.training_draws = 3
+    together = expert.loss(**inputs | {"noise": noise.flatten(0, 1), "flow_time": flow_time.flatten()})
+    (gradient,) = torch.autograd.grad(together, inputs["latent_action"])
+    torch.testing.assert_close(together, torch.stack(apart).mean())
+    torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-6)

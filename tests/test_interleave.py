@@ -123,7 +123,16 @@ def test_a_state_of_other_batches_is_refused(other, message):
         batches(**other).load_state_dict(batches().state_dict())
 
 
-@pytest.mark.parametrize("field", ["batch_size", "chat_batch_size", "robot_share", "chat_share"])
+def test_without_a_robot_share_every_batch_is_chat():
+    assert {name.split()[0] for batch in sources(batches(robot_share=0), 10) for name in batch} == {"chat"}
+
+
+def test_without_chat_there_must_be_a_robot_share():
+    with pytest.raises(ValueError, match="robot_share is 0; give 1 or more"):
+        batches(chat=False, robot_share=0)
+
+
+@pytest.mark.parametrize("field", ["batch_size", "chat_batch_size", "chat_share"])
 def test_sizes_and_shares_are_at_least_one(field):
     with pytest.raises(ValueError, match=f"{field} is 0; give 1 or more"):
         batches(**{field: 0})

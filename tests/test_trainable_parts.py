@@ -8,7 +8,17 @@ import torch
 from instructvla.configuration_instructvla import InstructVLAConfig
 from instructvla.nano import untrained_nano
 from instructvla.streamed_checkpoint import meta_model
-from instructvla.training.trainable_parts import PARTS, STAGE_1, STAGE_2, count_parts, part_of, parts_table, train_only
+from instructvla.training.trainable_parts import (
+    PARTS,
+    STAGE_0,
+    STAGE_1,
+    STAGE_2,
+    count_parts,
+    part_of,
+    parts_table,
+    stage_parts,
+    train_only,
+)
 from tests.training_batch import text_batch, training_batch
 
 
@@ -47,9 +57,31 @@ def test_stage_2_moves_both_experts_and_the_scale_head_and_nothing_else():
     assert moved == matching(model, r".+\.lora_[AB]|language_model\.scale_head\..+")
 
 
+def test_stage_0_moves_the_vlm_and_the_action_experts_tower_and_nothing_else():
+    model = nano(1)
+    train_only(model, STAGE_0)
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert trained == matching(
+        model, r"(?!.+\.lora_[AB]$)(language_model|vision_model|projector|action_expert\.vision)\..+"
+    )
+
+
+def test_a_model_without_a_tower_trains_the_rest():
+    model = untrained_nano(action_vision_config=None, adapter_config={"experts": 1})
+    assert stage_parts(1, model) == tuple(part for part in STAGE_1 if part != "action_vision")
+
+
 def test_full_fine_tuning_moves_the_vlm_and_the_embeddings():
     model = nano(1)
-    parts = ("action_expert", "adaptation_experts", "embeddings", "language_model", "projector", "vision_model")
+    parts = (
+        "action_expert",
+        "action_vision",
+        "adaptation_experts",
+        "embeddings",
+        "language_model",
+        "projector",
+        "vision_model",
+    )
     train_only(model, parts)
     # The last key's bias shifts all attention scores of a query alike, so that no gradient reaches it.
     still = {name for name, _ in model.named_parameters()} - steps(model, [training_batch(model)] * 2)

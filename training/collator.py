@@ -191,8 +191,8 @@ class CollatedBatches(Iterator[dict[str, Any]]):
     """Batches for the model from batches of samples, with a place; made in a `StreamLoader`'s data workers.
 
     Beside the collator's tensors each batch has "sample_names", a list for messages, and robot batches have the flow
-    loss's "noise" (batch, horizon, action_dim) and "flow_time" (batch,). They are drawn here, by seed, shard and place
-    alone, so that they depend on neither device nor number of processes.
+    loss's "noise" (batch · training_draws, horizon, action_dim) and "flow_time". They are drawn here, by seed, shard
+    and place alone, so that they depend on neither device nor number of processes.
 
     Args:
         batches: of samples, e.g. `InterleavedBatches`.
@@ -250,7 +250,9 @@ def describe(augment: Callable | None) -> str:
 
 
 def flow_draws(shape: Sequence[int], flow: FlowConfig, generator: np.random.Generator) -> dict[str, torch.Tensor]:
-    """Noise ε of an action batch's shape, and τ = s · (1 − z), z ~ Beta(a, b) (paper Table 13), both float32."""
-    noise = generator.standard_normal(shape, dtype=np.float32)
-    flow_time = flow.tau_max * (1 - generator.beta(flow.beta_a, flow.beta_b, shape[0]))
+    """Noise ε and τ = s · (1 − z), z ~ Beta(a, b) (paper Table 13), both float32, for an action batch of a shape:
+    `training_draws` for each chunk, one after the other."""
+    draws = shape[0] * flow.training_draws
+    noise = generator.standard_normal((draws, *shape[1:]), dtype=np.float32)
+    flow_time = flow.tau_max * (1 - generator.beta(flow.beta_a, flow.beta_b, draws))
     return {"noise": torch.from_numpy(noise), "flow_time": torch.from_numpy(flow_time.astype(np.float32))}

@@ -9,7 +9,8 @@ from instructvla.training.query_rows import add_query_rows
 
 # Part → names of its parameters. Every parameter of a model belongs to exactly one part.
 PARTS = {
-    "action_expert": r"action_expert\..+",
+    "action_expert": r"action_expert\.(?!vision\.).+",
+    "action_vision": r"action_expert\.vision\..+",
     "adaptation_experts": r"language_model\.layers\..+\.lora_[AB]",
     "scale_head": r"language_model\.scale_head\..+",
     "query_rows": r"language_model\.(embed_tokens|lm_head)\.query_rows",
@@ -18,16 +19,22 @@ PARTS = {
     "vision_model": r"vision_model\..+",
     "projector": r"projector\..+",
 }
-STAGE_1 = ("action_expert", "adaptation_experts", "query_rows")
+STAGE_0 = ("embeddings", "language_model", "vision_model", "projector", "action_vision")
+STAGE_1 = ("action_expert", "action_vision", "adaptation_experts", "query_rows")
 STAGE_2 = ("adaptation_experts", "scale_head")
+STAGES = {0: STAGE_0, 1: STAGE_1, 2: STAGE_2}
 
 
-def train_only(model: InstructVLAForConditionalGeneration, parts: Sequence[str]) -> None:
-    """Freeze everything but `parts`; "query_rows" gives both embeddings such rows (`add_query_rows`).
+def stage_parts(stage: int, model: InstructVLAForConditionalGeneration) -> tuple[str, ...]:
+    """What a stage trains of a model: an action expert may have no vision tower."""
+    has_vision = model.action_expert.vision is not None
+    return tuple(part for part in STAGES[stage] if part != "action_vision" or has_vision)
 
+
+def check_parts(parts: Sequence[str]) -> None:
+    """
     Raises:
-        ValueError: an unknown part, one that this model lacks, no part, or "query_rows" beside "embeddings", which
-            hold them.
+        ValueError: an unknown part, no part, or "query_rows" beside "embeddings", which hold them.
     """
     if not parts:
         raise ValueError(f"train is empty, so nothing would be trained; choose from {', '.join(PARTS)}.")
@@ -39,6 +46,15 @@ def train_only(model: InstructVLAForConditionalGeneration, parts: Sequence[str])
             )
     if {"query_rows", "embeddings"} <= set(parts):
         raise ValueError("train names both query_rows and embeddings, but the embeddings hold the query rows.")
+
+
+def train_only(model: InstructVLAForConditionalGeneration, parts: Sequence[str]) -> None:
+    """Freeze everything but `parts`; "query_rows" gives both embeddings such rows (`add_query_rows`).
+
+    Raises:
+        ValueError: as `check_parts`, or a part that this model lacks.
+    """
+    check_parts(parts)
     if "query_rows" in parts:
         add_query_rows(model)
     found = set()

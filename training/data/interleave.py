@@ -118,14 +118,14 @@ class InterleavedBatches(Iterator[list[ChatSample]]):
         chat: samples without one; None gives robot batches only.
         batch_size: samples in a batch of this process.
         chat_batch_size: the same of a chat batch; default: `batch_size`.
-        robot_share: 7 in the paper.
+        robot_share: 7 in the paper; 0 beside chat gives chat batches only.
         chat_share: 1 in the paper.
         seed: of the steps' order; the same on every rank and worker.
         worker: of this process's data workers, whose batches the loader takes in turn.
         num_workers: as many.
 
     Raises:
-        ValueError: a size or share below 1, or a worker outside its range.
+        ValueError: a size or share below 1 (or 0), or a worker outside its range.
     """
 
     def __init__(
@@ -149,8 +149,9 @@ class InterleavedBatches(Iterator[list[ChatSample]]):
             "chat_share": chat_share,
         }
         for name, count in counts.items():
-            if count < 1:
-                raise ValueError(f"{name} is {count}; give 1 or more")
+            least = 0 if name == "robot_share" and chat is not None else 1
+            if count < least:
+                raise ValueError(f"{name} is {count}; give {least} or more")
         if not 0 <= worker < num_workers:
             raise ValueError(f"worker is {worker}; of {num_workers} it is 0 to {num_workers - 1}")
         self._streams = {"robot": robot} if chat is None else {"robot": robot, "chat": chat}
