@@ -1,0 +1,31 @@
+"""Confidence intervals of success rates."""
+
+from math import sqrt
+from statistics import NormalDist
+
+
+def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of a rate (Wilson 1927; without continuity correction).
+
+    Args:
+        successes: how many trials succeeded.
+        trials: how many there were.
+        confidence: share of such intervals that hold the true rate.
+
+    Returns:
+        Lower and upper bound, 0 to 1; (0, 1) for no trial.
+
+    Raises:
+        ValueError: if the counts can't be, or the confidence is not between 0 and 1.
+    """
+    if trials < 0 or not 0 <= successes <= trials:
+        raise ValueError(f"successes must be 0 to trials, got {successes} of {trials}.")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be between 0 and 1, such as 0.95, got {confidence}.")
+    if trials == 0:
+        return 0.0, 1.0
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    rate, spread = successes / trials, z * z / trials
+    middle = (rate + spread / 2) / (1 + spread)
+    half = z * sqrt(rate * (1 - rate) / trials + spread / (4 * trials)) / (1 + spread)
+    return max(0.0, middle - half), min(1.0, middle + half)
