@@ -13,7 +13,7 @@ import typer
 
 from instructvla.command_errors import errors_on_stderr
 from instructvla.evaluation.tabletop.expert_episodes import TabletopEpisodes
-from instructvla.evaluation.tabletop.picture_chats import PictureChats, write_chats
+from instructvla.evaluation.tabletop.picture_chats import CHAT_FILE, PictureChats, write_chats
 from instructvla.training.data.prepare import motion_transform, prepare
 from instructvla.training.run_config import read_run_config
 from instructvla.training.trainer import last_checkpoint, saved_step
@@ -21,7 +21,6 @@ from instructvla.training.training_run import is_finished, run
 
 CONFIGS = Path(__file__).parent / "configs" / "tabletop"
 SHARD_SIZE = 50_000_000  # bytes
-HELD_OUT_CHATS = 500
 
 
 @dataclass(frozen=True)
@@ -30,13 +29,15 @@ class TabletopData:
 
     Args:
         pictures: with conversations.
+        held_out_pictures: likewise, of the test split.
         episodes: of the scripted expert.
-        seed: of both.
+        seed: of all.
         image_size: px.
         workers: processes; 0 generates in this one.
     """
 
     pictures: int = 20_000
+    held_out_pictures: int = 500
     episodes: int = 9_000
     seed: int = 0
     image_size: int = 128
@@ -44,12 +45,12 @@ class TabletopData:
 
 
 def generate(data: TabletopData, folder: Path) -> None:
-    """Conversations about pictures, held-out ones, and episodes, in the folders "chats", "chats_test" and "episodes".
+    """Conversations about pictures, held-out ones and episodes, in the folders "chats", "chats_test" and "episodes".
 
     Raises:
         ValueError: a folder holds data of other settings.
     """
-    for name, count, split in (("chats", data.pictures, "train"), ("chats_test", HELD_OUT_CHATS, "test")):
+    for name, count, split in (("chats", data.pictures, "train"), ("chats_test", data.held_out_pictures, "test")):
         chats = PictureChats(count, split, data.seed, data.image_size)
         write_chats(chats, folder / name, data.workers, show_progress=True)
     episodes = TabletopEpisodes(data.episodes, "train", data.seed, data.image_size)
@@ -64,13 +65,19 @@ def generate(data: TabletopData, folder: Path) -> None:
     )
 
 
-def train(stage: int, overrides: Sequence[str] = (), configs: Path = CONFIGS) -> Path:
+def train(stage: int, folder: Path, started_from: Path | None = None, overrides: Sequence[str] = ()) -> Path:
     """One stage to its last step, from its last checkpoint if it has one; returns the final checkpoint.
+
+    Args:
+        stage: 0, 1 or 2, as `configs/tabletop` describes it.
+        folder: of the data, and of the runs.
+        started_from: the checkpoint of the stage before.
+        overrides: "section.key=value" above the file.
 
     Raises:
         ValueError: as `training_run.run`, and when the run was stopped by a signal.
     """
-    config = read_run_config(configs / f"stage{stage}.yaml", overrides)
+    config = read_run_config(CONFIGS / f"stage{stage}.yaml", [*places(stage, folder, started_from), *overrides])
     resume = last_checkpoint(config.output_dir)
     if resume is None or not is_finished(resume, config):
         trainer = run(stage, config, resume)
@@ -79,6 +86,16 @@ def train(stage: int, overrides: Sequence[str] = (), configs: Path = CONFIGS) ->
     checkpoint = last_checkpoint(config.output_dir)
     typer.echo(f"stage {stage}: {checkpoint}, step {saved_step(checkpoint)}")
     return checkpoint
+
+
+def places(stage: int, folder: Path, started_from: Path | None) -> list[str]:
+    """Where a stage finds its data and model, and puts its run."""
+    settings = [f"data.datasets.0.source={folder / 'episodes'}", f"output_dir={folder / f'stage{stage}'}"]
+    if stage != 1:
+        settings.append(f"data.chat.file={folder / 'chats' / CHAT_FILE}")
+    if stage == 2:
+        settings.append(f"retention.file={folder / 'chats_test' / CHAT_FILE}")
+    return settings if started_from is None else [*settings, f"model.source={started_from}"]
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -95,9 +112,10 @@ def main(
 ) -> None:
     """Make the data, then train stage 0, 1 and 2; called again, it goes on where it stopped."""
     with errors_on_stderr():
-        generate(TabletopData(pictures, episodes, seed, workers=workers), folder)
+        generate(TabletopData(pictures, episodes=episodes, seed=seed, workers=workers), folder)
+        checkpoint = None
         for stage in range(until + 1):
-            train(stage)
+            checkpoint = train(stage, folder, checkpoint)
 
 
 if __name__ == "__main__":
