@@ -5,14 +5,16 @@ INSTALLED := $(VENV)/.installed
 RUN := $(VENV)/bin/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-gpu lint bench bench-convert bench-stream bench-data bench-motion bench-train
+.PHONY: help setup demo test test-slow test-gpu lint bench bench-tabletop bench-convert bench-stream bench-data bench-motion bench-train train-tabletop
 
 help:
 	@echo "make setup      install the package with its dev extras into $(VENV)"
 	@echo "make demo       one instruction on a drawn tabletop -> outputs/demo.png"
 	@echo "make test       the fast tests; also test-slow, test-gpu"
+	@echo "make train-tabletop  the tabletop's small model from nothing: data and three stages, resumable -> outputs/tabletop"
 	@echo "make lint       ruff check and ruff format --check"
-	@echo "make bench      times of every stage, with and without each reuse"
+	@echo "make bench      times of every stage, with and without each reuse; the tabletop's steps/s and episodes/min"
+	@echo "make bench-tabletop  environment steps/s, policy ms per step, episodes/min with 1 and 2 processes"
 	@echo "make bench-convert   time and memory of converting a checkpoint of full size (12 GB of disk)"
 	@echo "make bench-stream    memory and speed of streaming 2,000 episodes twice (2 GB of disk) -> outputs/stream_memory.png"
 	@echo "make bench-motion    language motions per second of one core"
@@ -30,10 +32,10 @@ $(INSTALLED): pyproject.toml
 	@touch $@
 
 # The nano model is as fast on one thread, and two threads wait for each other when the machine is busy.
-demo test test-slow bench-data bench-motion: export OMP_NUM_THREADS ?= 1
+demo test test-slow bench-tabletop bench-data bench-motion: export OMP_NUM_THREADS ?= 1
 
 demo: $(INSTALLED)
-	$(RUN) instructvla.evaluation.demo --output outputs/demo.png
+	$(RUN) instructvla.evaluation.one_picture --output outputs/demo.png
 
 test: $(INSTALLED)
 	$(RUN) pytest -m "not slow and not gpu"
@@ -44,12 +46,21 @@ test-slow: $(INSTALLED)
 test-gpu: $(INSTALLED)
 	$(RUN) pytest -m gpu
 
+train-tabletop: $(INSTALLED)
+	$(RUN) instructvla.training.train_tabletop
+
 lint: $(INSTALLED)
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
 
 bench: $(INSTALLED)
 	$(RUN) instructvla.evaluation.bench
+	$(RUN) instructvla.evaluation.tabletop.bench_world
+	$(RUN) instructvla.evaluation.tabletop.bench_policy
+
+bench-tabletop: $(INSTALLED)
+	$(RUN) instructvla.evaluation.tabletop.bench_world
+	$(RUN) instructvla.evaluation.tabletop.bench_policy
 
 bench-convert: $(INSTALLED)
 	$(RUN) tests.bench_convert

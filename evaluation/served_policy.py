@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from instructvla.evaluation.demo import load_model
 from instructvla.evaluation.doctor import choose_device
+from instructvla.evaluation.one_picture import load_model
 from instructvla.evaluation.policy_observations import ObservationReader, PolicyRequest
 from instructvla.generation_instructvla import ActionContext
 

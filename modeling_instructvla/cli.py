@@ -9,6 +9,10 @@ import typer
 COMMANDS = {
     "demo": (
         "instructvla.evaluation.demo:app",
+        "Three instructions on the simulated tabletop: words, deeds and a film.",
+    ),
+    "ask": (
+        "instructvla.evaluation.one_picture:app",
         "One picture and one instruction in; words, an action chunk and a plot out.",
     ),
     "convert": (
@@ -70,6 +74,18 @@ COMMANDS = {
     "load-test": (
         "instructvla.evaluation.load_test:app",
         "Latency and throughput of a policy server, and whether bad clients disturb it.",
+    ),
+    "tabletop": (
+        "instructvla.evaluation.tabletop.benchmark_command:app",
+        "Success rates on Tabletop-Instruct: a checkpoint, the expert, or chance.",
+    ),
+    "tabletop-report": (
+        "instructvla.evaluation.tabletop.report:app",
+        "Results of several `tabletop` runs as one table.",
+    ),
+    "rollout": (
+        "instructvla.evaluation.tabletop.rollout_command:app",
+        "A checkpoint follows your own instruction on the tabletop, on film.",
     ),
     "doctor": (
         "instructvla.evaluation.doctor:app",

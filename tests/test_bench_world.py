@@ -14,5 +14,5 @@ def test_bench_prints_both_numbers_of_processes():
 
 
 def test_work_counts_the_timed_episodes():
-    work = run_expert(image_size=32, first_seed=0, episodes=2)
+    work = run_expert(image_size=32, episodes=2)
     assert work.episodes == 2 and work.steps > 10 and work.seconds > 0

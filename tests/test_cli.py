@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from instructvla import cli
-from instructvla.evaluation import demo
+from instructvla.evaluation import one_picture
 
 
 def command(*arguments: str):
@@ -36,7 +36,7 @@ def test_help_of_a_command_is_the_help_of_its_module(name):
 
 def test_arguments_and_exit_codes_pass_through(tmp_path):
     arguments = ["--image", str(tmp_path / "none.png")]
-    through, direct = command("demo", *arguments), CliRunner().invoke(demo.app, arguments)
+    through, direct = command("ask", *arguments), CliRunner().invoke(one_picture.app, arguments)
     assert (through.exit_code, through.stderr) == (direct.exit_code, direct.stderr) == (2, direct.stderr)
     assert "does not exist" in through.stderr
 

@@ -56,6 +56,11 @@ def test_every_second_round_of_skills_is_disturbed_and_labelled_with_the_experts
     assert missed(rough) > 2 * missed(calm)
 
 
+def test_commands_are_in_lower_case_as_the_policy_reads_them(episode):
+    commands = [turn.question for turn in (*episode.annotation.rewritten, *episode.annotation.contexts)]
+    assert commands == [command.lower() for command in commands]
+
+
 def test_language_motion_names_what_the_arm_does(episode):
     motions = with_language_motion(episode, MotionSettings.from_dict(DESCRIPTION.motion)).language_motions
     assert all(motions) and any("down" in motion or "forward" in motion for motion in motions)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from instructvla.evaluation.demo import save_picture
+from instructvla.evaluation.one_picture import save_picture
 from instructvla.processing import InstructVLAProcessor
 from instructvla.training.data.mixture import FrameSample
 from instructvla.training.open_loop import OpenLoopProbe, OpenLoopResult

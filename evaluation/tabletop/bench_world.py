@@ -1,8 +1,10 @@
 """Speed of the tabletop with pictures: `python -m instructvla.evaluation.tabletop.bench_world`."""
 
 import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from typing import Annotated
 
@@ -35,8 +37,9 @@ class Work:
     seconds: float
 
 
-def run_expert(image_size: int, first_seed: int, episodes: int) -> Work:
+def run_expert(image_size: int, episodes: int, process: int = 0) -> Work:
     """Episodes of the expert with front and wrist pictures; a first one, which loads the graphics, isn't timed."""
+    first_seed = 1000 * process
     env = gymnasium.make(ENVIRONMENT, image_size=image_size)
     expert_episode(env, first_seed, "train")
     start = time.perf_counter()
@@ -46,11 +49,18 @@ def run_expert(image_size: int, first_seed: int, episodes: int) -> Work:
     return Work(episodes, steps, seconds)
 
 
-def run_processes(count: int, image_size: int, episodes: int) -> list[Work]:
-    """The same in several new processes at once, each with its own seeds."""
+def run_processes(count: int, run: Callable[[int], Work]) -> list[Work]:
+    """The same in several new processes at once; `run` gets the number of its process."""
     with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as pool:
-        tasks = [pool.submit(run_expert, image_size, 1000 * i, episodes) for i in range(count)]
-        return [task.result() for task in tasks]
+        return list(pool.map(run, range(count)))
+
+
+def speed_line(works: Sequence[Work]) -> str:
+    """Of all processes together."""
+    seconds = max(work.seconds for work in works)
+    steps, episodes = sum(work.steps for work in works), sum(work.episodes for work in works)
+    name = f"{len(works)} process{'es' if len(works) > 1 else ''}"
+    return f"{name:11} {steps / seconds:6.0f} steps/s {episodes / seconds * 60:6.0f} episodes/min"
 
 
 def milliseconds(image_size: int, repeats: int = 20) -> dict[str, float]:
@@ -86,11 +96,7 @@ def main(
             f"{name:26} {value:7.2f} ms at {image_size} px" if "film" not in name else f"{name:26} {value:7.2f} ms"
         )
     for count in PROCESSES:
-        works = run_processes(count, image_size, episodes)
-        seconds = max(work.seconds for work in works)
-        steps, done = sum(work.steps for work in works), sum(work.episodes for work in works)
-        name = f"{count} process{'es' if count > 1 else ''}"
-        typer.echo(f"{name:11} {steps / seconds:6.0f} steps/s {done / seconds * 60:6.0f} episodes/min")
+        typer.echo(speed_line(run_processes(count, partial(run_expert, image_size, episodes))))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -20,7 +21,7 @@ from instructvla.evaluation.tabletop.simulation import CONTROL_PERIOD
 from instructvla.evaluation.tabletop.world import CAMERAS
 from instructvla.evaluation.tabletop.world_state import STATE_NAMES
 from instructvla.training.data.dataset_description import DatasetDescription
-from instructvla.training.data.episodes import BadEpisodeError, Episode
+from instructvla.training.data.episodes import Annotation, BadEpisodeError, Episode
 
 DATASET = "tabletop"
 ATTEMPTS = 5  # scenes per episode, as the expert fails at a few
@@ -145,8 +146,17 @@ class TabletopEpisodes:
             states=np.array([one["state"] for one in observations], np.float32),
             instructions=[instruction] * len(actions),
             control_rate_hz=1 / CONTROL_PERIOD,
-            annotation=annotate(scene, task, states, np.random.default_rng(seed), self.split, points),
+            annotation=lowered(annotate(scene, task, states, np.random.default_rng(seed), self.split, points)),
         )
+
+
+def lowered(annotation: Annotation) -> Annotation:
+    """With commands in lower case: so training gives plain instructions, too, and the policy reads all."""
+    rewritten, contexts = (
+        tuple(replace(turn, question=turn.question.lower()) for turn in turns)
+        for turns in (annotation.rewritten, annotation.contexts)
+    )
+    return replace(annotation, rewritten=rewritten, contexts=contexts)
 
 
 def encoded(picture: np.ndarray) -> bytes:
