@@ -13,6 +13,7 @@ from huggingface_hub.errors import (
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
 )
+from huggingface_hub.utils import validate_repo_id
 
 LOCAL_ERRNOS = (errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 HUB_ERRORS = (HTTPError, HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError)
@@ -27,7 +28,7 @@ def source_files(source: str | Path, revision: str | None = None, repo_type: str
     if Path(source).is_dir():
         paths = (path for path in Path(source).rglob("*") if path.is_file())
         return sorted(path.relative_to(source).as_posix() for path in paths)
-    require_no_file(source)
+    require_repository_name(source)
     try:  # one request, where list_repo_files repeats it for half a minute when there is no network
         siblings = HfApi().repo_info(str(source), revision=revision, repo_type=repo_type).siblings
     except HUB_ERRORS as error:
@@ -45,7 +46,7 @@ def local_folder(
     """
     if Path(source).is_dir():
         return Path(source)
-    require_no_file(source)
+    require_repository_name(source)
     try:
         folder = snapshot_download(str(source), revision=revision, allow_patterns=list(patterns), repo_type=repo_type)
     except HUB_ERRORS as error:
@@ -65,7 +66,7 @@ def local_file(source: str | Path, name: str, revision: str | None = None, repo_
         if not path.is_file():
             raise FileNotFoundError(path)
         return path
-    require_no_file(source)
+    require_repository_name(source)
     try:
         return Path(hf_hub_download(str(source), name, revision=revision, repo_type=repo_type))
     except LocalEntryNotFoundError as error:  # the Hub was not asked: no word on whether the file exists
@@ -79,6 +80,18 @@ def local_file(source: str | Path, name: str, revision: str | None = None, repo_
 def require_no_file(source: str | Path) -> None:
     if Path(source).is_file():
         raise ValueError(f"{str(source)!r} is a file; give the folder that holds it.")
+
+
+def require_repository_name(source: str | Path) -> None:
+    """Refuse what is neither a folder nor could be a repository before the Hub is asked (ValueError)."""
+    require_no_file(source)
+    try:
+        validate_repo_id(str(source))
+    except HFValidationError as error:
+        raise ValueError(
+            f"{str(source)!r} is no folder here, and no Hub repository can have that name; give a folder that exists, "
+            "or a repository as owner/name."
+        ) from error
 
 
 def unreachable(source: str | Path, error: Exception) -> ValueError:

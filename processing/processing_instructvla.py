@@ -143,8 +143,8 @@ class InstructVLAProcessor(ProcessorMixin):
         if not 0.0 < self.action_crop_pct <= 1.0:
             raise ValueError(f"action_crop_pct must be above 0 and at most 1, got {self.action_crop_pct!r}")
         listed = isinstance(self.cameras, list) and self.cameras
-        if not listed or not all(isinstance(name, str) and name for name in self.cameras):
-            raise ValueError(f"cameras must be a list of at least one name, got {self.cameras!r}")
+        if not listed or not all(isinstance(name, str) and name.split() == [name] for name in self.cameras):
+            raise ValueError(f"cameras must be a list of at least one name, none with spaces, got {self.cameras!r}")
         if len(set(self.cameras)) != len(self.cameras):
             raise ValueError(f"cameras must have distinct names, got {self.cameras}")
 

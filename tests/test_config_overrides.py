@@ -34,6 +34,12 @@ def test_a_value_is_yaml_and_commas_make_a_list(setting, value):
     assert list(parse_overrides([setting]).values()) == [value]
 
 
+def test_a_camera_name_with_a_space_is_refused_as_a_comma_may_be_missing():
+    overrides = parse_overrides(["cameras=primary wrist"])
+    with pytest.raises(ValueError, match=r"cameras is \['primary wrist'\].* without spaces, such as"):
+        InstructVLAConfig.from_dict(InstructVLAConfig.nano().to_dict(), **overrides)
+
+
 def test_overrides_make_a_configuration():
     overrides = parse_overrides(["cameras=primary,wrist", "action_expert_config.attention=additive_bias"])
     config = InstructVLAConfig.from_dict(InstructVLAConfig.nano().to_dict(), **overrides)

@@ -84,6 +84,8 @@ BAD_VALUES = [
     ({"image_token_id": None}, "image_token_id is None"),
     ({"image_token_id": 5.5}, "image_token_id is 5.5"),
     ({"cameras": [""]}, "cameras is ['']"),
+    ({"cameras": ["primary wrist"]}, "names without spaces, such as [primary, wrist]"),
+    ({"cameras": ["primary", " wrist"]}, "cameras is ['primary', ' wrist']"),
     ({"flow_config": 3}, "flow_config is 3"),
 ]
 

@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from instructvla.training.data.draft_mapping import app, draft_mapping
+from instructvla.training.data.draft_mapping import app, camera_fields, draft_mapping
+from instructvla.training.data.episodes import RecordedField
 from instructvla.training.data.field_mapping import read_mapping
 from instructvla.training.data.prepare import app as prepare_app
 from instructvla.training.data.prepare import prepare
@@ -142,6 +143,11 @@ def test_the_primary_camera_is_not_on_a_wrist(tmp_path):
     mapping, _ = drafted(nested(tmp_path), tmp_path)
     names = {"primary": "zoom", "wrist": "hand_left", "wrist_image": "wrist_image"}
     assert mapping.cameras == {camera: f"observation/{name}" for camera, name in names.items()}
+
+
+def test_a_camera_whose_field_has_a_space_gets_a_name_without(tmp_path):
+    fields = [RecordedField(name, "picture", ()) for name in ("observation/front", "observation/left side")]
+    assert camera_fields(fields) == {"primary": "observation/front", "left_side": "observation/left side"}
 
 
 def test_a_source_that_has_no_mapping_to_draft_is_refused(tmp_path):

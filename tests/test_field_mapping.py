@@ -145,6 +145,7 @@ def test_a_reader_goes_to_worker_processes():
     [
         ({"camera": {}}, "mapping: camera is not a field; .*Did you mean 'cameras'"),
         ({"cameras": {}}, "cameras is {}, but it must be given"),
+        ({"cameras": {"left hand": "image"}}, "cameras is 'left hand', but it must be a name without spaces"),
         ({"action": None}, "action is None, but it must be given"),
         ({"action__names": ["x", "y"]}, r"action.units is .*must be 2 of them"),
         ({"state__parts": [{"zeros": 3}]}, r"state.names is .*must be 3, one per column"),

@@ -52,10 +52,16 @@ def test_repository_is_listed_and_only_what_matches_is_downloaded(tmp_path):
 
 
 @pytest.mark.parametrize("read", READERS)
-@pytest.mark.parametrize("source", ["/nowhere/at/all", "a/b/c", "../typo"])
-def test_neither_folder_nor_repository_is_refused(read, source):
-    with pytest.raises(ValueError, match=f"'{source}' is no folder here, and no Hub repository"):
+@pytest.mark.parametrize("source", ["/no/such/run.pt", "./missing", "a/b/c", "../typo", "~/run"])
+def test_what_can_be_no_repository_is_a_missing_folder_without_asking_the_hub(read, source, monkeypatch):
+    """In our words; the Hub's would be on which letters a "Repo id" may have."""
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(ValueError, match="is no folder here") as refusal:
         read(source)
+    assert str(refusal.value) == (
+        f"{source!r} is no folder here, and no Hub repository can have that name; give a folder that exists, or a "
+        "repository as owner/name."
+    )
 
 
 @pytest.mark.parametrize("read", READERS)

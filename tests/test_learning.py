@@ -52,16 +52,20 @@ def test_both_losses_fall_on_a_few_hundred_episodes(tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(not BRIDGE.exists(), reason="needs the sample data beside the repository")
 def test_two_real_bridge_episodes_are_learnt_by_heart(tmp_path):
-    """The open-loop error ends under 5 % of the range of their actions (2 % when this was written)."""
+    """The open-loop error ends under 5 % of the range of their actions (2.7 % when this was written).
+
+    Most of the loss's noise comes from the draws of noise and flow time, and further draws cost little beside the
+    images: with eight of them per chunk, 1,000 steps of 8 chunks reach what took 1,600 with four.
+    """
     (folder,) = (path.parent for path in BRIDGE.rglob("features.json"))
     prepare(EpisodeSubsetWithProvenance(open_episodes(folder, read_mapping("bridge")), [0, 1]), tmp_path / "two")
     trainer = learn(
         tmp_path,
         tmp_path / "two",
-        2500,
+        1000,
         {"shares": {"action": 1.0}, "shuffle_window": 80},
-        {"horizon": 8},
-        per_device_train_batch_size=16,
+        {"horizon": 8, "flow_config": {"training_draws": 8}},
+        per_device_train_batch_size=8,
         lr_scheduler_type="cosine",
         warmup_steps=50,
         adam_beta2=0.95,

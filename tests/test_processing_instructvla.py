@@ -225,6 +225,7 @@ def test_statistics_set_later_are_used_and_checked():
         ({"action_crop_pct": 87.5}, "action_crop_pct must be above 0 and at most 1, got 87.5"),
         ({"cameras": []}, "at least one"),
         ({"cameras": "primary"}, "must be a list"),
+        ({"cameras": ["primary wrist"]}, "none with spaces"),
         ({"cameras": ["left", "left"]}, "distinct names"),
         ({"action_names": ["x"]}, "action_names must name 7 action dimensions"),
         ({"action_dim": 8, "statistics": None}, "action_names must name 8 action dimensions"),

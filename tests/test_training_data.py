@@ -11,7 +11,7 @@ import torch
 
 from instructvla.training.data.stream_loader import StreamLoader
 from instructvla.training.run_config import ChatSource, DatasetSource, DataSettings, EvaluationSettings
-from instructvla.training.training_data import open_datasets
+from instructvla.training.training_data import check_pictures, open_chat, open_datasets
 from tests.reaching_episodes import ReachingEpisodes, write_chat, write_reaching
 from tests.training_inputs import nano_for, reaching_datasets, stream_maker
 
@@ -103,14 +103,13 @@ def test_evaluation_without_matplotlib_is_refused_before_the_data_are_read(tmp_p
     assert len(opened(tmp_path, EvaluationSettings(episodes=0)).training["reaching"]) == 8
 
 
-def test_missing_conversations_and_pictures_are_found_at_the_start(tmp_path):
+def test_missing_conversations_and_pictures_are_refused(tmp_path):
     chat = write_chat(tmp_path / "chat.json", 8)
     (tmp_path / "images" / "4.png").unlink()
     with pytest.raises(ValueError, match=r"1 of 8 conversations looked at lack a picture, such as .*4\.png"):
-        opened(tmp_path, chat=ChatSource(str(chat)))
+        check_pictures(open_chat(ChatSource(str(chat))), "raise")
     with pytest.raises(ValueError, match="there is no chat file .*none.json"):
-        opened(tmp_path, chat=ChatSource(str(tmp_path / "none.json")))
-    assert not (tmp_path / "out").exists()
+        open_chat(ChatSource(str(tmp_path / "none.json")))
 
 
 def test_some_missing_pictures_are_counted_and_skipped_but_not_all(tmp_path, caplog, monkeypatch):
@@ -118,10 +117,10 @@ def test_some_missing_pictures_are_counted_and_skipped_but_not_all(tmp_path, cap
     monkeypatch.setattr(logging.getLogger("instructvla"), "propagate", True)
     chat = write_chat(tmp_path / "chat.json", 8)
     (tmp_path / "images" / "4.png").unlink()
-    opened(tmp_path, chat=ChatSource(str(chat)), on_bad="skip")
+    check_pictures(open_chat(ChatSource(str(chat))), "skip")
     assert "1 of 8 conversations looked at lack a picture" in caplog.text
     with pytest.raises(ValueError, match="4 of 8 conversations .*Correct data.chat.image_folder"):
-        opened(tmp_path, chat=ChatSource(str(chat), image_folder=str(tmp_path / "elsewhere")), on_bad="skip")
+        check_pictures(open_chat(ChatSource(str(chat), image_folder=str(tmp_path / "elsewhere"))), "skip")
 
 
 def test_statistics_of_other_data_are_refused(tmp_path):

@@ -1,6 +1,7 @@
 """Claims about whole runs: settings decide them, both stages follow each other, and every end is clear."""
 
 import json
+import logging
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from instructvla.training.run_config import read_run_config
 from instructvla.training.stage1 import app as stage1
 from instructvla.training.stage2 import app as stage2
 from instructvla.training.training_data import open_datasets
-from instructvla.training.training_run import prepare_run, run
+from instructvla.training.training_run import check_settings, prepare_run, run, run_arguments
 from tests.hub_server import HubServer, run_with_endpoint
 from tests.reaching_episodes import write_chat, write_reaching
 
@@ -141,11 +142,11 @@ def test_a_finished_run_that_is_started_again_says_where_its_checkpoint_is(world
     assert [path.name for path in (tmp_path / "run").glob("checkpoint-*")] == ["checkpoint-2"]
 
 
-def test_a_checkpoint_of_the_other_stage_is_not_gone_on_with(world):
+def test_a_checkpoint_of_the_other_stage_is_not_gone_on_with(world, no_data):
     checkpoint = str(world / "stage1" / "checkpoint-2")
     more = ("--set", "trainer.max_steps=4", "--resume_from_checkpoint", checkpoint)
     result = invoke(stage2, world, {"output_dir": str(world / "other")}, *more)
-    assert result.exit_code == 2 and "is a checkpoint of stage 1, this is stage 2" in result.output
+    assert result.exit_code == 2 and "is a checkpoint of an earlier stage, this is stage 2" in result.output
 
 
 @pytest.mark.parametrize("stage", [1, 2])
@@ -183,10 +184,68 @@ def test_the_shipped_dtypes_train_and_are_evaluated(stage, world, tmp_path):
 )
 def test_a_wrong_run_ends_in_one_message_and_leaves_no_folder(world, app, changes, arguments, message, tmp_path):
     result = invoke(app, world, {"output_dir": str(tmp_path / "run")} | changes, *arguments)
-    assert result.exit_code == 2
-    errors = [line for line in result.output.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1 and message in errors[0] and "Traceback" not in result.output
+    assert message in only_error(result)
     assert not list(tmp_path.glob("run/checkpoint-*"))
+
+
+def only_error(result) -> str:
+    """The one line that a run ends in which is refused."""
+    assert result.exit_code == 2 and "Traceback" not in result.output
+    (error,) = [line for line in result.output.splitlines() if line.startswith("error: ")]
+    return error
+
+
+@pytest.fixture
+def no_data(monkeypatch):
+    """Fails a run that opens data: statistics of a large dataset take hours."""
+
+    def open_data(*_):
+        raise AssertionError("the data were opened first")
+
+    monkeypatch.setattr(training_run, "open_datasets", open_data)
+
+
+CHAT = {"data": {"datasets": [{"source": "nowhere"}], "chat": {"file": "none.json"}}}
+EARLY = {
+    "retention.file": (stage2, {"retention": {"file": "none.json"}}, "there is no chat file none.json"),
+    "data.chat.file": (stage1, CHAT, "there is no chat file none.json"),
+    "model.source": (stage2, {"model": {"source": "./none"}}, "'./none' is no folder here"),
+    "train": (stage1, {"train": ["action_exprt"]}, "nearest is 'action_expert'"),
+    "train and retention": (
+        stage1,
+        {"train": ["projector"], "retention": {"file": "none.json"}},
+        "retention compares with the base model, but train moves the base itself: projector",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EARLY)
+def test_what_is_needed_late_is_looked_for_before_data_and_model(name, world, tmp_path, no_data):
+    app, changes, message = EARLY[name]
+    assert message in only_error(invoke(app, world, {"output_dir": str(tmp_path / "run")} | changes))
+
+
+def test_a_launch_that_can_not_train_together_is_refused_before_the_data(world, tmp_path, no_data, monkeypatch):
+    changes = {"output_dir": str(tmp_path / "run")}
+    with monkeypatch.context() as launched:
+        launched.setenv("ACCELERATE_USE_FSDP", "true")
+        assert "FSDP on accelerators only, not on the CPU" in only_error(invoke(stage1, world, changes))
+    alone = {"trainer": TRAINER | {"use_cpu": False}}
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "2 processes were launched, but each would train alone" in only_error(invoke(stage1, world, changes | alone))
+
+
+def test_deepspeed_is_told_the_precision_of_the_run_and_when_it_moves_a_resting_expert(world, monkeypatch, caplog):
+    config = settings(world, {"data": {"datasets": [{"source": "any"}], "chat": {"file": "any.json"}}})
+    parts = ("action_expert",)
+    arguments = run_arguments(config, parts)
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    monkeypatch.setattr(logging.getLogger("instructvla"), "propagate", True)
+    check_settings(config, parts, arguments)
+    assert "DeepSpeed moves the action expert also in steps of chat batches" in caplog.text
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    with pytest.raises(ValueError, match="launched with mixed_precision: bf16, which needs trainer.bf16: true"):
+        check_settings(config, parts, arguments)
 
 
 RUNS = [path for path in sorted(CONFIGS.glob("**/*.yaml")) if path.parent.name != "accelerate"]

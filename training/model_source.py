@@ -32,31 +32,42 @@ def start_model(
     Raises:
         ValueError: a source that can't be loaded, is of another stage, or does not fit the data.
     """
-    is_made_here = source.source == NANO or source.action_vision is not None
-    if (source.set or source.use_state) and not is_made_here:
-        raise ValueError(
-            f"model.set and model.use_state decide a fresh model, but {source.source} has its configuration; leave "
-            "them out, or make another one with `instructvla init`."
-        )
+    check_source(stage, source)
     if stage == 2:
-        if is_made_here:
-            raise ValueError(
-                f"Stage 2 starts from a stage-1 model, so model.source can't be {source.source!r}; give the folder "
-                "that training/stage1.py wrote."
-            )
-        require_checkpoint(source.source, **hub_arguments(source))
         model = stage2_from_stage1(source.source, seed, **hub_arguments(source))
         check_statistics_agree(model.processor.statistics or {}, datasets.statistics, source.source)
     elif source.source == NANO:
         model = nano_model(source, datasets, seed)
     else:
-        folder = fresh_model(source, datasets, output_dir, seed) if is_made_here else source.source
-        model = load(folder, **({} if is_made_here else hub_arguments(source)))
+        is_fresh = is_made_here(source)
+        folder = fresh_model(source, datasets, output_dir, seed) if is_fresh else source.source
+        model = load(folder, **({} if is_fresh else hub_arguments(source)))
         refuse_stage2(model, source.source)
         check_all_fit(model, datasets)
         set_processor(model, datasets)
     check_all_fit(model, datasets)
     return model
+
+
+def check_source(stage: int, source: ModelSource) -> None:
+    """Refuse what a stage can't start from without loading it (ValueError)."""
+    if not is_made_here(source):
+        if source.set or source.use_state:
+            raise ValueError(
+                f"model.set and model.use_state decide a fresh model, but {source.source} has its configuration; leave "
+                "them out, or make another one with `instructvla init`."
+            )
+        require_checkpoint(source.source, **hub_arguments(source))
+    elif stage == 2:
+        raise ValueError(
+            f"Stage 2 starts from a stage-1 model, so model.source can't be {source.source!r}; give the folder that "
+            "training/stage1.py wrote."
+        )
+
+
+def is_made_here(source: ModelSource) -> bool:
+    """Whether the run's model is the nano one or a fresh one, not a checkpoint's."""
+    return source.source == NANO or source.action_vision is not None
 
 
 def load(folder: str | Path, **hub: Any) -> InstructVLAForConditionalGeneration:

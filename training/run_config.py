@@ -105,7 +105,7 @@ class ChatSource:
     Args:
         file: Bunny or LLaVA JSON.
         image_folder: of its pictures; default: "images" beside the file.
-        robot_share, chat_share: so many robot batches for so many chat batches.
+        robot_share, chat_share: so many robot batches for so many chat batches; stage 0 has no robot batches.
         batch_size: of a chat batch; default: the robot's.
     """
 
@@ -420,7 +420,7 @@ def check_ranges(config: RunConfig) -> None:
     require_least("data", data, shuffle_window=1, max_length=1)
     require_least("evaluation", evaluation, every=1, episodes=0, chunks=1, batch_size=1)
     if data.chat is not None:
-        require_least("data.chat", data.chat, robot_share=1, chat_share=1, batch_size=1)
+        require_least("data.chat", data.chat, robot_share=0, chat_share=1, batch_size=1)
     if retention is not None:
         limits = {"max_loss_increase": 0, "max_score_drop": 0}
         require_least("retention", retention, records=1, answers=0, grace_steps=0, **limits)

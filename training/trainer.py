@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import parse_flag_from_env, save_fsdp_optimizer
+from accelerate.utils import parse_flag_from_env, save_fsdp_optimizer, send_to_device
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
@@ -263,9 +263,25 @@ class InstructVLATrainer(SFTTrainer):
     def _load_from_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: `train` has loaded the weights before the model was wrapped."""
 
+    def _prepare_input(self, data: Any) -> Any:
+        """On the device, each tensor in its own type: for DeepSpeed the library would round flow times and actions."""
+        return send_to_device(data, self.args.device)
+
+    def _whole_state(self) -> dict[str, torch.Tensor]:
+        """The model's tensors on every rank that saves; trained ones as exact as the optimizer has them."""
+        state = self.accelerator.get_state_dict(self.model_wrapped)
+        if self.is_deepspeed_enabled:  # in bf16 the model's own tensors are rounded copies
+            from deepspeed.utils import safe_get_full_fp32_param
+
+            for name, tensor in self.model.named_parameters():
+                exact = safe_get_full_fp32_param(tensor) if tensor.requires_grad else None
+                if exact is not None:  # there is none where the model's own tensors are trained
+                    state[name] = exact
+        return state
+
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write the whole model, with processor, code and card, as `save_pretrained` does."""
-        state = self.accelerator.get_state_dict(self.model_wrapped)
+        state = self._whole_state()
         if self.args.should_save:
             model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
             folded = fold_query_rows(state, model.config.query_token_id)

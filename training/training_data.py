@@ -31,7 +31,13 @@ from instructvla.training.data.interleave import ChatStream, InterleavedBatches
 from instructvla.training.data.mixture import MixtureStream
 from instructvla.training.data.readers import open_episodes
 from instructvla.training.data.samples import ConversationStream, FrameConversations
-from instructvla.training.run_config import ChatSource, DatasetSource, DataSettings, EvaluationSettings
+from instructvla.training.run_config import (
+    ChatSource,
+    DatasetSource,
+    DataSettings,
+    EvaluationSettings,
+    RetentionSettings,
+)
 
 LOOKED_AT = 1000  # conversations whose pictures are looked for at the start
 
@@ -111,13 +117,11 @@ def open_datasets(settings: DataSettings, evaluation: EvaluationSettings, output
     """Open the datasets of a run, hold episodes out, and find or compute their statistics.
 
     Raises:
-        ValueError: conversations or a library that are missing, a dataset that can't be opened, two of one name,
-            actions that differ, too few episodes, or statistics that are not of these data.
+        ValueError: a library that is missing, a dataset that can't be opened, two of one name, actions that differ, too
+            few episodes, or statistics that are not of these data.
     """
     if evaluation.episodes:
         require_plots()
-    if settings.chat is not None:
-        check_pictures(open_chat(settings.chat), settings.on_bad)
     training, held_out, sources = {}, {}, {}
     for source in settings.datasets:
         reader = open_source(source, source.split)
@@ -288,5 +292,5 @@ def make_stream(
     return CollatedBatches(batches, collator, config.flow_config, seed=seed, shard=shard)
 
 
-def open_chat(source: ChatSource) -> ChatRecords:
+def open_chat(source: ChatSource | RetentionSettings) -> ChatRecords:
     return ChatRecords(source.file, source.image_folder)

@@ -1,6 +1,7 @@
 """A training run from its settings to its last line; both stages' scripts call it."""
 
 import os
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
@@ -9,21 +10,26 @@ from typing import Annotated
 
 import torch
 import typer
-from accelerate.utils import parse_flag_from_env
+from accelerate.utils import DistributedType, parse_flag_from_env
+from transformers.utils import logging
+from trl import SFTConfig
 
 from instructvla.command_errors import errors_on_stderr
+from instructvla.configuration_instructvla import InstructVLAConfig
 from instructvla.modeling_instructvla import InstructVLAForConditionalGeneration
+from instructvla.training.collator import CollatedBatches
 from instructvla.training.compiled_layers import compile_for_training
 from instructvla.training.data.samples import STAGE_1 as STAGE_1_SHARES
 from instructvla.training.data.samples import STAGE_2 as STAGE_2_SHARES
 from instructvla.training.held_out import PLOTS, OpenLoopEvaluation, RetentionEvaluation
-from instructvla.training.model_source import load, start_model
+from instructvla.training.model_source import check_source, load, require_checkpoint, start_model
 from instructvla.training.retention import RetentionGate
 from instructvla.training.retention_callback import RetentionCallback
 from instructvla.training.run_card import DatasetFacts, RunFacts
 from instructvla.training.run_config import RunConfig, read_run_config
 from instructvla.training.run_lock import only_run
-from instructvla.training.trainable_parts import STAGE_1, STAGE_2, count_parts, part_of, parts_table, train_only
+from instructvla.training.tower_pretraining import TowerPretrainer
+from instructvla.training.trainable_parts import STAGES, check_parts, count_parts, parts_table, stage_parts, train_only
 from instructvla.training.trainer import (
     TRAINER_STATE,
     InstructVLATrainer,
@@ -32,19 +38,27 @@ from instructvla.training.trainer import (
     saved_step,
     trainer_arguments,
 )
-from instructvla.training.training_data import Datasets, make_stream, open_chat, open_datasets
+from instructvla.training.training_data import Datasets, check_pictures, make_stream, open_chat, open_datasets
 
-PARTS = {1: STAGE_1, 2: STAGE_2}
-SHARES = {1: STAGE_1_SHARES, 2: STAGE_2_SHARES}
-STAGE_NAMES = {1: "1, action pre-training", 2: "2, vision-language-action instruction tuning"}
+SHARES = {0: STAGE_1_SHARES, 1: STAGE_1_SHARES, 2: STAGE_2_SHARES}
+STAGE_NAMES = {
+    0: "0, scene reading",
+    1: "1, action pre-training",
+    2: "2, vision-language-action instruction tuning",
+}
+TRAINERS = {0: TowerPretrainer, 1: InstructVLATrainer, 2: InstructVLATrainer}
 BASE_PARTS = {"embeddings", "language_model", "vision_model", "projector"}
+WITHOUT_FSDP = (DistributedType.NO, DistributedType.MULTI_CPU)
+
+logger = logging.get_logger(__name__)
 
 
 def run(stage: int, config: RunConfig, resume: Path | None = None) -> InstructVLATrainer:
     """Train one stage; returns the trainer after its last step.
 
     Args:
-        stage: 1, action pre-training, or 2, vision-language-action instruction tuning.
+        stage: 1, action pre-training, or 2, vision-language-action instruction tuning; 0 comes before them for models
+            that start from nothing (`tower_pretraining`).
         config: of the run.
         resume: checkpoint to go on from.
 
@@ -64,48 +78,133 @@ def is_main_process() -> bool:
 
 
 def prepare_run(stage: int, config: RunConfig, resume: Path | None) -> InstructVLATrainer:
-    """The trainer of a run, before its first step."""
-    output_dir = Path(config.output_dir)
+    """The trainer of a run, before its first step; what costs little is checked first."""
+    parts = config.train or STAGES[stage]
+    args = run_arguments(config, parts)
+    processes = args.distributed_state
+    check_settings(config, parts, args)
+    with processes.main_process_first():  # it writes statistics and a fresh model, which the others read
+        if processes.is_main_process:
+            check_files(stage, config, resume)
+        datasets = open_datasets(config.data, config.evaluation, Path(config.output_dir), args.seed)
+        model = open_model(stage, config, resume, datasets, args.seed)
+    set_up(model, config, config.train or stage_parts(stage, model))
+    if processes.is_main_process:
+        typer.echo("\n".join(parts_table(count_parts(model))))
+    return TRAINERS[stage](
+        model,
+        args,
+        stream_maker(stage, config, datasets, model, args),
+        probes=make_probes(config, datasets, model),
+        facts=run_facts(stage, config, datasets, model),
+        callbacks=gate_callbacks(config),
+    )
+
+
+def run_arguments(config: RunConfig, parts: Sequence[str]) -> SFTConfig:
+    """The trainer's arguments; making them also makes the launched processes know each other."""
     evaluate_every = config.evaluation.every if config.evaluation.episodes else None
-    parts = config.train or PARTS[stage]
     # Chat batches leave the action expert without gradients, for which DDP would wait.
-    unused = {"ddp_find_unused_parameters": config.data.chat is not None and "action_expert" in parts}
-    args = trainer_arguments(output_dir, evaluate_every, **(unused | config.trainer))
-    processes, seed = args.distributed_state, args.seed
+    unused = {"ddp_find_unused_parameters": chat_rests_the_expert(config, parts)}
+    return trainer_arguments(config.output_dir, evaluate_every, **(unused | config.trainer))
+
+
+def chat_rests_the_expert(config: RunConfig, parts: Sequence[str]) -> bool:
+    """Whether some batches leave a trained action expert without gradients."""
+    chat = config.data.chat
+    return chat is not None and chat.robot_share > 0 and bool({"action_expert", "action_vision"} & set(parts))
+
+
+def check_settings(config: RunConfig, parts: Sequence[str], args: SFTConfig) -> None:
+    """Refuse settings that don't go together, or not with how the run was launched (ValueError)."""
+    check_parts(parts)
     if config.model.frozen_dtype == "bfloat16" and not args.bf16:
         raise ValueError("model.frozen_dtype is bfloat16, which needs trainer.bf16: true.")
-    with processes.main_process_first():  # it writes statistics and a fresh model, which the others read
-        datasets = open_datasets(config.data, config.evaluation, output_dir, seed)
-        model = load_of_stage(stage, resume) if resume else start_model(stage, config.model, datasets, output_dir, seed)
+    if config.retention is not None and (moved := sorted(BASE_PARTS & set(parts))):
+        raise ValueError(
+            f"retention compares with the base model, but train moves the base itself: {', '.join(moved)}. Leave "
+            "one of the two out."
+        )
+    check_launch(args)
+    uses_deepspeed = launched_with("DEEPSPEED") or args.deepspeed is not None
+    if uses_deepspeed and chat_rests_the_expert(config, parts) and args.process_index == 0:
+        logger.warning(
+            "DeepSpeed moves the action expert also in steps of chat batches, by its momentum; DDP and FSDP2 let it "
+            "rest then. Launch with one of those to have the paper's steps."
+        )
+
+
+def check_launch(args: SFTConfig) -> None:
+    """Refuse processes that would not train together (ValueError)."""
+    launched, found = int(os.environ.get("WORLD_SIZE", "1")), args.distributed_state.num_processes
+    if found != launched:
+        raise ValueError(
+            f"{launched} processes were launched, but each would train alone, as trainer.use_cpu is false and no "
+            "accelerator was found. Leave trainer.use_cpu out, or set it to true."
+        )
+    if launched_with("FSDP") and args.distributed_state.distributed_type in WITHOUT_FSDP:
+        raise ValueError("Accelerate offers FSDP on accelerators only, not on the CPU; launch with ddp.yaml.")
+    precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if launched_with("DEEPSPEED") and precision == "bf16" and not args.bf16:
+        raise ValueError(
+            "DeepSpeed was launched with mixed_precision: bf16, which needs trainer.bf16: true; set both alike."
+        )
+
+
+def launched_with(plugin: str) -> bool:
+    """Whether Accelerate's launcher was told to use "FSDP" or "DEEPSPEED"."""
+    return parse_flag_from_env(f"ACCELERATE_USE_{plugin}")
+
+
+def check_files(stage: int, config: RunConfig, resume: Path | None) -> None:
+    """Look at what is read late before statistics are computed and a model is loaded.
+
+    Raises:
+        ValueError: conversations or pictures that are missing, or a model that this stage can't start from.
+    """
+    if config.data.chat is not None:
+        check_pictures(open_chat(config.data.chat), config.data.on_bad)
+    if config.retention is not None:
+        open_chat(config.retention)
+    if resume is None:
+        check_source(stage, config.model)
+    else:
+        check_stage(stage, resume)
+
+
+def open_model(
+    stage: int, config: RunConfig, resume: Path | None, datasets: Datasets, seed: int
+) -> InstructVLAForConditionalGeneration:
+    """The model at the run's start, or that of the checkpoint it goes on from."""
+    if resume is not None:
+        return load(resume)
+    return start_model(stage, config.model, datasets, Path(config.output_dir), seed)
+
+
+def set_up(model: InstructVLAForConditionalGeneration, config: RunConfig, parts: Sequence[str]) -> None:
+    """Freeze what is not trained, in its dtype, and compile the layers if asked to."""
     train_only(model, parts)
     keep_frozen_in(model, getattr(torch, config.model.frozen_dtype))
     if config.compile:
         compile_for_training(model)
-    if processes.is_main_process:
-        typer.echo("\n".join(parts_table(count_parts(model))))
-    stream = partial(
+
+
+def stream_maker(
+    stage: int, config: RunConfig, datasets: Datasets, model: InstructVLAForConditionalGeneration, args: SFTConfig
+) -> Callable[[int, int], CollatedBatches]:
+    """(worker, num_workers) → the batches of that data worker on this rank."""
+    return partial(
         make_stream,
-        rank=processes.process_index,
-        world_size=processes.num_processes,
+        rank=args.process_index,
+        world_size=args.world_size,
         datasets=datasets,
         settings=config.data,
         shares=config.data.shares or SHARES[stage],
         config=model.config,
         processor=model.processor,
         batch_size=args.per_device_train_batch_size,
-        seed=seed,
+        seed=args.seed,
     )
-    trainer = InstructVLATrainer(
-        model,
-        args,
-        stream,
-        probes=make_probes(config, datasets, model),
-        facts=run_facts(stage, config, datasets, model),
-        callbacks=gate_callbacks(config),
-    )
-    if parse_flag_from_env("ACCELERATE_USE_FSDP") and not trainer.is_fsdp_enabled:
-        raise ValueError("Accelerate offers FSDP on accelerators only, not on the CPU; launch with ddp.yaml.")
-    return trainer
 
 
 def make_probes(config: RunConfig, datasets: Datasets, model: InstructVLAForConditionalGeneration) -> list[Probe]:
@@ -124,12 +223,6 @@ def make_probes(config: RunConfig, datasets: Datasets, model: InstructVLAForCond
             )
         )
     if config.retention is not None:
-        trained = {part_of(name) for name, parameter in model.named_parameters() if parameter.requires_grad}
-        if moved := sorted(trained & BASE_PARTS):
-            raise ValueError(
-                f"retention compares with the base model, but train moves the base itself: {', '.join(moved)}. Leave "
-                "one of the two out."
-            )
         probes.append(
             RetentionEvaluation(
                 config.retention,
@@ -172,17 +265,14 @@ def run_facts(
     )
 
 
-def load_of_stage(stage: int, checkpoint: Path) -> InstructVLAForConditionalGeneration:
-    """The model of a run's checkpoint; one of the other stage is a ValueError."""
-    model = load(checkpoint)
-    if (model.config.adapter_config.experts > 1) != (stage == 2):
-        other = 3 - stage
-        remedy = " or start stage 2 from it by model.source" if other == 1 else ""
-        raise ValueError(
-            f"{checkpoint} is a checkpoint of stage {other}, this is stage {stage}: go on with it by "
-            f"training/stage{other}.py{remedy}."
-        )
-    return model
+def check_stage(stage: int, checkpoint: Path) -> None:
+    """Refuse to go on with what is no checkpoint, or one of another stage (ValueError)."""
+    require_checkpoint(checkpoint)
+    is_stage2 = InstructVLAConfig.from_pretrained(checkpoint).adapter_config.experts > 1
+    if is_stage2 != (stage == 2):
+        found = "stage 2" if is_stage2 else "an earlier stage"
+        remedy = "training/stage2.py" if is_stage2 else "its own script, or start stage 2 from it by model.source"
+        raise ValueError(f"{checkpoint} is a checkpoint of {found}, this is stage {stage}: go on with it by {remedy}.")
 
 
 def keep_frozen_in(model: InstructVLAForConditionalGeneration, dtype: torch.dtype) -> None:

@@ -171,9 +171,14 @@ def camera_fields(fields: Sequence[RecordedField]) -> dict[str, str]:
     cameras = {"primary": first} if first else {}
     for name in colour:
         if name != first:
-            short = "wrist" if name in at_wrist and "wrist" not in cameras else last_name(name)
-            cameras[short if short not in cameras else name] = name
+            short = "wrist" if name in at_wrist and "wrist" not in cameras else without_spaces(last_name(name))
+            cameras[short if short not in cameras else without_spaces(name)] = name
     return cameras
+
+
+def without_spaces(name: str) -> str:
+    """As a camera must be called."""
+    return "_".join(name.split())
 
 
 def is_depth(field: RecordedField) -> bool:

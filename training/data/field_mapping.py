@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from instructvla.configuration_sections import is_number, is_positive_number, refuse_unknown
+from instructvla.configuration_sections import is_camera_name, is_number, is_positive_number, refuse_unknown
 from instructvla.training.data.dataset_description import DatasetDescription
 from instructvla.training.data.episodes import BadEpisodeError, Episode, RawEpisode, RawReader
 from instructvla.training.data.gripper_conventions import GRIPPER_CONVENTIONS
@@ -246,6 +246,8 @@ class FieldMapping:
             require(value is None or isinstance(value, str), f"{name}: {key}", value, "a text")
         is_named = isinstance(self.cameras, dict) and all(isinstance(item, str) for item in self.cameras.values())
         require(is_named, f"{name}: cameras", self.cameras, "CAMERA: FIELD pairs")
+        spaced = next((camera for camera in self.cameras if not is_camera_name(camera)), None)
+        require(spaced is None, f"{name}: cameras", spaced, "a name without spaces for each, such as wrist")
         rate = self.control_rate_hz
         require(rate is None or is_positive_number(rate), f"{name}: control_rate_hz", rate, "a number above 0")
         require(isinstance(self.drop_steps, dict), f"{name}: drop_steps", self.drop_steps, "first: N and last: N")

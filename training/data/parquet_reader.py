@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from huggingface_hub import HfApi, HfFileSystem
 from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled
 
-from instructvla.hub_source import HUB_ERRORS, require_no_file, unreachable
+from instructvla.hub_source import HUB_ERRORS, require_repository_name, unreachable
 from instructvla.training.data.dataset_description import DatasetDescription
 from instructvla.training.data.episode_parquet import (
     DAMAGED,
@@ -110,7 +110,7 @@ class ParquetEpisodes:
         if Path(source).is_dir():
             self.storage: Storage = FolderStorage(Path(source))
         else:
-            require_no_file(source)
+            require_repository_name(source)
             self.storage = HubStorage(str(source), revision)
         self.manifest = read_manifest(self.storage)
         self.split = split

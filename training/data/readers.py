@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from instructvla.hub_source import require_no_file
+from instructvla.hub_source import require_repository_name
 from instructvla.training.data.episode_parquet import MANIFEST
 from instructvla.training.data.episodes import EpisodeReader
 from instructvla.training.data.field_mapping import FieldMapping, MappedEpisodes, read_mapping, shipped_mappings
@@ -113,5 +113,5 @@ def telling_names(folder: Path) -> list[str]:
 
 
 def hub_names(source: str | Path, revision: str | None) -> list[str]:
-    require_no_file(source)
+    require_repository_name(source)
     return list(HubStorage(str(source), revision).sizes)
