@@ -72,7 +72,11 @@ def command(world, launcher: str | None, path: Path, *arguments: str, precision:
         return [sys.executable, str(ROOT / "training" / "stage1.py"), "--config", str(path), *arguments]
     given = yaml.safe_load((ACCELERATE / f"{launcher}.yaml").read_text())
     own = world / f"accelerate_{launcher}.yaml"
-    own.write_text(yaml.safe_dump(given | {"use_cpu": True, "num_processes": 2, "mixed_precision": precision}))
+    own.write_text(
+        yaml.safe_dump(
+            given | {"use_cpu": True, "num_processes": 2, "mixed_precision": precision, "main_process_port": 0}
+        )
+    )
     script = (
         [str(ROOT / "tests" / "fsdp_on_cpu.py"), "1"] if launcher == "fsdp2" else [str(ROOT / "training/stage1.py")]
     )

@@ -15,7 +15,8 @@ EVERYTHING += ("vision_model", "projector")
 CASES = {
     "stage 1": (STAGE_1, {"adapter_config": {"experts": 1, "rank": 8}}),
     "stage 2": (STAGE_2, {}),
-    "stage 2, joint": ((*STAGE_2, "action_expert"), {}),
+    "stage 2, joint": ((*STAGE_2, "action_expert", "action_vision"), {}),
+    "stage 2, expert without its tower": ((*STAGE_2, "action_expert"), {}),
     "full fine-tuning": (EVERYTHING, {}),
     "state, no tower": (STAGE_2, {"state_dim": 3, "action_vision_config": None}),
     "fewer targets": (STAGE_2, {"adapter_config": {"rank": 8, "target_modules": ["o_proj", "up_proj"]}}),
@@ -96,3 +97,12 @@ def test_full_size_step_costs_about_two_flops_per_parameter_and_token():
     assert parts["base pass"].forward == pytest.approx(2 * 1.31e9 * 400, rel=0.03)
     assert parts["SigLIP"].forward == pytest.approx(2 * 0.41e9 * 1024, rel=0.2)
     assert torch.tensor([flops.forward for flops in parts.values()]).min() > 0
+
+
+@pytest.mark.parametrize("fields", [{"flow_config": {"training_draws": 4}}, {"stem_channels": [8, 16]}])
+def test_what_is_not_counted_is_refused(fields):
+    sizes = {"action_vision_config": {"patch_size": 8, "image_size": 112, "embed_dim": 32, "num_heads": 2, "depth": 2}}
+    vision = {"patch_size": 8, "image_size": 112, "hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2}
+    config = InstructVLAConfig.nano(**sizes, vision_config=vision | {"num_hidden_layers": 1}, **fields)
+    with pytest.raises(ValueError, match="not counted"):
+        training_flops(config, STAGE_1, StepShape(rows=1, tokens=90, targets=4, images=1, acts=True))

@@ -101,7 +101,15 @@ def training_flops(config: InstructVLAConfig, train: Collection[str], shape: Ste
     Returns:
         Part → FLOPs, of the parts that run: "SigLIP", "projector", "base pass", "adapted pass" (without its LoRA),
         "LoRA", "scale head", "lm_head", "DINO", "action expert".
+
+    Raises:
+        ValueError: a model with stems or several draws per chunk.
     """
+    if config.stem_channels is not None or config.flow_config.training_draws > 1:
+        raise ValueError(
+            "Convolutional stems and several draws per chunk are not counted; leave stem_channels and "
+            "flow_config.training_draws at their defaults."
+        )
     tally = Tally()
     embeds_grad = bool({"query_rows", "embeddings"} & set(train))
     if shape.images:
@@ -110,7 +118,7 @@ def training_flops(config: InstructVLAConfig, train: Collection[str], shape: Ste
     if shape.targets:
         _lm_head(tally, config, train, shape.targets, hidden_grad)
     if shape.acts:
-        _action_expert(tally, config, "action_expert" in train, shape.rows, hidden_grad)
+        _action_expert(tally, config, train, shape.rows, hidden_grad)
     return tally.parts
 
 
@@ -180,16 +188,19 @@ def _lm_head(tally: Tally, config: InstructVLAConfig, train: Collection[str], ta
         tally.add("lm_head", 2 * targets * size * config.num_action_queries, 0, 1)
 
 
-def _action_expert(tally: Tally, config: InstructVLAConfig, trained: bool, rows: int, latent_grad: bool) -> None:
+def _action_expert(
+    tally: Tally, config: InstructVLAConfig, train: Collection[str], rows: int, latent_grad: bool
+) -> None:
+    trained = "action_expert" in train
     expert, text, part = config.action_expert_config, config.text_config.hidden_size, "action expert"
     size, queries, horizon = expert.hidden_size, config.num_action_queries, config.horizon
     prefix, prefix_grad = queries, latent_grad or trained
     tally.mlp(part, rows * queries, (text, size, size), latent_grad, trained)
     if config.action_vision_config is not None:
         patches = len(config.cameras) * config.action_vision_config.num_patches
-        seen = _film_vision(tally, config, trained, rows * len(config.cameras), latent_grad)
+        seen = _film_vision(tally, config, "action_vision" in train, rows * len(config.cameras), latent_grad)
         tally.mlp(part, rows * patches, (config.action_vision_config.embed_dim, size, size), seen, trained)
-        prefix += patches
+        prefix, prefix_grad = prefix + patches, prefix_grad or seen
     if config.state_dim is not None:
         tally.mlp(part, rows, (config.state_dim, size, size), False, trained)
         prefix += 1
