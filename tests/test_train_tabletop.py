@@ -40,6 +40,13 @@ def test_all_stages_follow_each_other_and_act(folder):
     assert stage2.stat().st_mtime_ns == before
 
 
+@pytest.mark.parametrize("chat", ["data.chat=null", "data.chat.robot_share=7"])
+def test_stage_0_learns_from_conversations_alone(folder, tmp_path, chat):
+    """Robot batches would reach the loss half-made."""
+    with pytest.raises(ValueError, match="Stage 0 learns from conversations alone"):
+        train(0, folder, overrides=[*STEPS, *SIZES, f"output_dir={tmp_path / 'run'}", chat])
+
+
 def test_generating_again_changes_nothing(folder):
     before = {path: path.stat().st_mtime_ns for path in folder.glob("[ce]*/**/*") if path.suffix in (".json", ".jpg")}
     generate(TINY, folder)

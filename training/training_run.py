@@ -160,8 +160,14 @@ def check_files(stage: int, config: RunConfig, resume: Path | None) -> None:
     """Look at what is read late before statistics are computed and a model is loaded.
 
     Raises:
-        ValueError: conversations or pictures that are missing, or a model that this stage can't start from.
+        ValueError: conversations or pictures that are missing, robot batches in stage 0, or a model that this stage
+            can't start from.
     """
+    if stage == 0 and (config.data.chat is None or config.data.chat.robot_share):
+        raise ValueError(
+            "Stage 0 learns from conversations alone: give data.chat with robot_share: 0, as "
+            "training/configs/tabletop/stage0.yaml does."
+        )
     if config.data.chat is not None:
         check_pictures(open_chat(config.data.chat), config.data.on_bad)
     if config.retention is not None:
