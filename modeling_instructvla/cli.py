@@ -1,7 +1,9 @@
 """The `instructvla` command: it only finds a sub-command; the sub-command's own module does the work."""
 
+import re
 from collections.abc import Callable
 from importlib import import_module
+from importlib.metadata import requires
 
 import typer
 
@@ -104,9 +106,23 @@ def main() -> None:
 def _forward_to(place: str) -> Callable[[typer.Context], None]:
     def run(context: typer.Context) -> None:
         module, name = place.split(":")
-        getattr(import_module(module), name)(args=context.args, prog_name=context.command_path)
+        try:
+            sub_command = getattr(import_module(module), name)
+        except ModuleNotFoundError as error:
+            if not (extras := extras_with(error.name)):
+                raise
+            install = f"pip install 'instructvla[{extras[0]}]'"
+            typer.echo(f"error: {context.command_path} needs {error.name}, which is not installed: {install}", err=True)
+            raise typer.Exit(2) from error
+        sub_command(args=context.args, prog_name=context.command_path)
 
     return run
+
+
+def extras_with(package: str) -> list[str]:
+    """The package's extras that bring another one, e.g. ["sim"] for "mujoco"."""
+    pattern = re.compile(rf"{re.escape(package)}\b.*extra == .(\w+)")
+    return [match[1] for match in map(pattern.match, requires("instructvla")) if match]
 
 
 for _name, (_place, _help) in COMMANDS.items():

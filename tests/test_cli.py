@@ -1,6 +1,7 @@
 """Claims about the `instructvla` command."""
 
 import ast
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ def test_finding_a_command_imports_nothing_heavy():
     tree = ast.parse(Path(cli.__file__).read_text(encoding="utf-8"))
     imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     imported |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert imported == {"collections.abc", "importlib", "typer"}
+    assert imported == {"re", "collections.abc", "importlib", "importlib.metadata", "typer"}
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)
@@ -44,3 +45,18 @@ def test_arguments_and_exit_codes_pass_through(tmp_path):
 def test_an_unknown_command_is_refused():
     result = command("fly")
     assert result.exit_code == 2 and "fly" in result.stderr
+
+
+def test_a_missing_extra_is_named_with_its_remedy(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mujoco", None)
+    monkeypatch.setattr(cli, "import_module", lambda module: __import__("mujoco"))
+    result = command("tabletop", "--help")
+    assert result.exit_code == 2
+    assert result.stderr == (
+        "error: instructvla tabletop needs mujoco, which is not installed: pip install 'instructvla[sim]'\n"
+    )
+
+
+def test_another_missing_module_is_no_matter_of_extras(monkeypatch):
+    monkeypatch.setattr(cli, "import_module", lambda module: __import__("no_such_module"))
+    assert isinstance(command("tabletop", "--help").exception, ModuleNotFoundError)

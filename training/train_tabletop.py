@@ -38,7 +38,7 @@ class TabletopData:
 
     pictures: int = 20_000
     held_out_pictures: int = 500
-    episodes: int = 9_000
+    episodes: int = 16_000
     seed: int = 0
     image_size: int = 128
     workers: int = 2
