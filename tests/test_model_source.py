@@ -89,7 +89,8 @@ def test_stage_2_refuses_data_that_stage_1_never_saw(datasets, tmp_path):
     ("stage", "source", "message"),
     [
         (2, {"source": "nano"}, "Stage 2 starts from a stage-1 model, so model.source can't be 'nano'"),
-        (1, {"source": "somewhere", "set": {"horizon": 8}}, "model.set and model.use_state decide a fresh model"),
+        (2, {"source": "somewhere", "set": {"horizon": 8}}, "in stage 2 model.set, decide a fresh model"),
+        (1, {"source": "somewhere", "use_state": True}, "model.use_state, and in stage 2 model.set, decide a fresh"),
         (1, {"source": "nano", "set": {"horizen": 8}}, "horizen"),
         (1, {"source": "nano", "set": {"cameras": ["wrist"]}}, "no camera 'wrist', which the model takes"),
         (1, {"source": "nano", "set": {"state_dim": 5}}, r"state_dim is 5, but the data have 3 state dim.* \(x, y, gr"),
@@ -149,3 +150,9 @@ def test_every_dataset_of_a_mixture_must_fit(datasets):
     mixture = replace(datasets, training={**datasets.training, "second": Reader()})
     with pytest.raises(ValueError, match="second has no camera 'primary', which the model takes; it has wrist"):
         start(mixture, source="nano")
+
+
+def test_stage_1_starts_from_a_checkpoint_with_changed_settings(datasets, tmp_path):
+    nano_for(datasets).save_pretrained(tmp_path / "stage0")
+    model = start(datasets, source=str(tmp_path / "stage0"), set={"num_action_queries": 4})
+    assert model.config.num_action_queries == model.processor.num_action_queries == 4

@@ -14,6 +14,7 @@ from instructvla.init_pretrained import plan_fresh_model, write_fresh_model
 from instructvla.matching_processor import matching_processor
 from instructvla.modeling_instructvla import InstructVLAForConditionalGeneration
 from instructvla.nano import nano_processor, random_model
+from instructvla.training.changed_model import changed_model
 from instructvla.training.data.dataset_description import DatasetDescription
 from instructvla.training.run_config import ModelSource
 from instructvla.training.stage2_start import stage2_from_stage1
@@ -43,6 +44,8 @@ def start_model(
         folder = fresh_model(source, datasets, output_dir, seed) if is_fresh else source.source
         model = load(folder, **({} if is_fresh else hub_arguments(source)))
         refuse_stage2(model, source.source)
+        if source.set and not is_fresh:
+            model = changed_model(model, source.set, source.source)
         check_all_fit(model, datasets)
         set_processor(model, datasets)
     check_all_fit(model, datasets)
@@ -52,10 +55,10 @@ def start_model(
 def check_source(stage: int, source: ModelSource) -> None:
     """Refuse what a stage can't start from without loading it (ValueError)."""
     if not is_made_here(source):
-        if source.set or source.use_state:
+        if source.use_state or (source.set and stage == 2):
             raise ValueError(
-                f"model.set and model.use_state decide a fresh model, but {source.source} has its configuration; leave "
-                "them out, or make another one with `instructvla init`."
+                f"model.use_state, and in stage 2 model.set, decide a fresh model, but {source.source} has its "
+                "configuration; leave them out, or make another one with `instructvla init`."
             )
         require_checkpoint(source.source, **hub_arguments(source))
     elif stage == 2:

@@ -65,7 +65,8 @@ class ModelSource:
         action_vision: DINOv2 with registers, for a fresh model (see `instructvla init`).
         revision: of `source` on the Hub.
         use_state: whether a fresh or nano model takes the state.
-        set: configuration fields of a fresh or nano model, e.g. num_action_queries.
+        set: configuration fields of a fresh or nano model, e.g. num_action_queries; or, before stage 2, those in which
+            a checkpoint's model is changed (`changed_model`).
         frozen_dtype: of the frozen tensors; bfloat16 halves their memory.
     """
 
