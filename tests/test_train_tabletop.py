@@ -1,12 +1,21 @@
 """`make train-tabletop` in miniature: all its pieces, interrupted and called again."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-import yaml
 
 from instructvla.modeling_instructvla import InstructVLAForConditionalGeneration
-from instructvla.training.train_tabletop import CONFIGS, TabletopData, generate, places, train
+from instructvla.training.run_config import read_run_config
+from instructvla.training.train_tabletop import (
+    ABLATIONS,
+    CONFIGS,
+    TabletopData,
+    chosen_ablations,
+    generate,
+    places,
+    train,
+)
 
 TINY = TabletopData(pictures=4, held_out_pictures=3, episodes=6, image_size=32, workers=0)
 TRAINER = ["trainer.per_device_train_batch_size=2", "trainer.disable_tqdm=true", "trainer.dataloader_num_workers=0"]
@@ -53,13 +62,32 @@ def test_generating_again_changes_nothing(folder):
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
-def test_the_configured_places_are_those_of_the_default_folder():
-    """Each stage's file can also be run by itself, with `accelerate launch`."""
-    for stage in (0, 1, 2):
-        config = yaml.safe_load((CONFIGS / f"stage{stage}.yaml").read_text())
-        for setting in places(stage, Path("outputs/tabletop"), None):
-            name, _, value = setting.partition("=")
-            place = config
-            for key in name.split("."):
-                place = place[int(key)] if isinstance(place, list) else place[key]
-            assert place == value
+@pytest.mark.parametrize("ablation", ABLATIONS)
+def test_an_ablation_starts_from_stage_0_and_acts(folder, ablation):
+    stage0 = train(0, folder, overrides=[*TRAINER, *STEPS, *SIZES])
+    checkpoint = train(1, folder, stage0, [*TRAINER, *STEPS, *EVALUATION], ablation)
+    assert checkpoint.parent == folder / "ablations" / ablation
+    model = InstructVLAForConditionalGeneration.from_pretrained(checkpoint)
+    expected = {"queries_4": 4, "queries_16": 16}.get(ablation, 8)
+    assert model.config.num_action_queries == expected
+    assert (model.config.action_vision_config is None) == (ablation == "no_dino")
+    assert model.config.adapter_config.experts == (ablation != "full_fine_tuning")
+
+
+def test_unknown_ablations_are_refused():
+    assert chosen_ablations(["all"]) == ABLATIONS and chosen_ablations(["no_film"]) == ["no_film"]
+    with pytest.raises(ValueError, match="there is no ablation 'no_flim'; there are full_fine_tuning, no_dino, "):
+        chosen_ablations(["no_flim"])
+
+
+@pytest.mark.parametrize("name", ["stage0", "stage1", "stage2", "ablations/no_dino", "ablations/full_fine_tuning"])
+def test_the_configured_places_are_those_of_the_default_folder(name):
+    """Each file can also be run by itself, with `accelerate launch`."""
+    file = CONFIGS / f"{name}.yaml"
+    config = asdict(read_run_config(file))
+    for setting in places(name, file, Path("outputs/tabletop"), None):
+        key, _, value = setting.partition("=")
+        place = config
+        for part in key.split("."):
+            place = place[int(part)] if isinstance(place, list) else place[part]
+        assert place == value

@@ -20,6 +20,7 @@ from instructvla.training.trainer import last_checkpoint, saved_step
 from instructvla.training.training_run import is_finished, run
 
 CONFIGS = Path(__file__).parent / "configs" / "tabletop"
+ABLATIONS = sorted(file.stem for file in (CONFIGS / "ablations").glob("*.yaml"))
 SHARD_SIZE = 50_000_000  # bytes
 
 
@@ -65,7 +66,13 @@ def generate(data: TabletopData, folder: Path) -> None:
     )
 
 
-def train(stage: int, folder: Path, started_from: Path | None = None, overrides: Sequence[str] = ()) -> Path:
+def train(
+    stage: int,
+    folder: Path,
+    started_from: Path | None = None,
+    overrides: Sequence[str] = (),
+    ablation: str | None = None,
+) -> Path:
     """One stage to its last step, from its last checkpoint if it has one; returns the final checkpoint.
 
     Args:
@@ -73,29 +80,44 @@ def train(stage: int, folder: Path, started_from: Path | None = None, overrides:
         folder: of the data, and of the runs.
         started_from: the checkpoint of the stage before.
         overrides: "section.key=value" above the file.
+        ablation: one of `ABLATIONS`, of stage 1.
 
     Raises:
         ValueError: as `training_run.run`, and when the run was stopped by a signal.
     """
-    config = read_run_config(CONFIGS / f"stage{stage}.yaml", [*places(stage, folder, started_from), *overrides])
+    name = f"stage{stage}" if ablation is None else f"ablations/{ablation}"
+    file = CONFIGS / f"{name}.yaml"
+    config = read_run_config(file, [*places(name, file, folder, started_from), *overrides])
     resume = last_checkpoint(config.output_dir)
     if resume is None or not is_finished(resume, config):
         trainer = run(stage, config, resume)
         if trainer.stopped_by_signal:
-            raise ValueError(f"stage {stage} was stopped at step {trainer.state.global_step}; call again to go on")
+            raise ValueError(f"{name} was stopped at step {trainer.state.global_step}; call again to go on")
     checkpoint = last_checkpoint(config.output_dir)
-    typer.echo(f"stage {stage}: {checkpoint}, step {saved_step(checkpoint)}")
+    typer.echo(f"{name}: {checkpoint}, step {saved_step(checkpoint)}")
     return checkpoint
 
 
-def places(stage: int, folder: Path, started_from: Path | None) -> list[str]:
-    """Where a stage finds its data and model, and puts its run."""
-    settings = [f"data.datasets.0.source={folder / 'episodes'}", f"output_dir={folder / f'stage{stage}'}"]
-    if stage != 1:
+def places(name: str, file: Path, folder: Path, started_from: Path | None) -> list[str]:
+    """Where a run finds its data and model, and puts its checkpoints."""
+    config = read_run_config(file)
+    settings = [f"data.datasets.0.source={folder / 'episodes'}", f"output_dir={folder / name}"]
+    if config.data.chat is not None:
         settings.append(f"data.chat.file={folder / 'chats' / CHAT_FILE}")
-    if stage == 2:
+    if config.retention is not None:
         settings.append(f"retention.file={folder / 'chats_test' / CHAT_FILE}")
     return settings if started_from is None else [*settings, f"model.source={started_from}"]
+
+
+def chosen_ablations(names: Sequence[str]) -> list[str]:
+    """`names`, or all of them for "all".
+
+    Raises:
+        ValueError: an unknown one.
+    """
+    if unknown := [name for name in names if name not in (*ABLATIONS, "all")]:
+        raise ValueError(f"there is no ablation {unknown[0]!r}; there are {', '.join(ABLATIONS)}, and all.")
+    return ABLATIONS if "all" in names else list(names)
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -109,13 +131,20 @@ def main(
     seed: Annotated[int, typer.Option(min=0, help="Of the data.")] = TabletopData.seed,
     workers: Annotated[int, typer.Option(min=0, help="Processes that generate data.")] = TabletopData.workers,
     until: Annotated[int, typer.Option(min=0, max=2, help="Last stage to train.")] = 2,
+    ablation: Annotated[
+        list[str] | None,
+        typer.Option(help=f"Train this instead of stages 1 and 2; repeatable: all, {', '.join(ABLATIONS)}."),
+    ] = None,
 ) -> None:
-    """Make the data, then train stage 0, 1 and 2; called again, it goes on where it stopped."""
+    """Make the data, then train stage 0, 1 and 2, or ablations; called again, it goes on where it stopped."""
     with errors_on_stderr():
+        chosen = chosen_ablations(ablation or ())
         generate(TabletopData(pictures, episodes=episodes, seed=seed, workers=workers), folder)
         checkpoint = None
-        for stage in range(until + 1):
+        for stage in range(until + 1 if not chosen else 1):
             checkpoint = train(stage, folder, checkpoint)
+        for name in chosen:
+            train(1, folder, checkpoint, ablation=name)
 
 
 if __name__ == "__main__":
