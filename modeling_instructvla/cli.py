@@ -85,6 +85,10 @@ COMMANDS = {
         "instructvla.evaluation.tabletop.report:app",
         "Results of several `tabletop` runs as one table.",
     ),
+    "tabletop-questions": (
+        "instructvla.evaluation.tabletop.question_answering:app",
+        "What checkpoints answer about pictures of the tabletop, as one table.",
+    ),
     "rollout": (
         "instructvla.evaluation.tabletop.rollout_command:app",
         "A checkpoint follows your own instruction on the tabletop, on film.",

@@ -16,6 +16,7 @@ from instructvla.training.answer_scores import exact_match, word_f1
 from instructvla.training.collator import IGNORED, ActionCollator
 from instructvla.training.data.chat_json import ChatRecords
 from instructvla.training.data.samples import ChatSample
+from instructvla.training.greedy_answers import greedy_answers
 from instructvla.training.probing import batched_numbers, evaluating, rank_share, require_counts
 
 PREFIX = "eval_retention/"
@@ -200,20 +201,8 @@ class RetentionProbe:
         """
         samples = [self.records[question.number] for question in questions]
         asked = [sample.messages[: question.messages] for sample, question in zip(samples, questions, strict=True)]
-        texts = [self.processor.apply_chat_template(messages, add_generation_prompt=True) for messages in asked]
         images = [image for row in zip(samples, asked, strict=True) for image in _shown(*row)]
-        inputs = self.processor.prompt_inputs(images, texts, padding_side="left").to(model.device)
-        ids = model.generate(
-            **inputs,
-            do_sample=False,
-            num_beams=1,
-            max_new_tokens=self.max_new_tokens,
-            eos_token_id=model.config.end_of_turn_ids,
-            pad_token_id=self.processor.tokenizer.pad_token_id,
-            **options,
-        )
-        said = ids[:, inputs["input_ids"].shape[1] :]
-        return self.processor.tokenizer.batch_decode(said, skip_special_tokens=True)
+        return greedy_answers(model, self.processor, asked, images, self.max_new_tokens, **options)
 
     def _draw_questions(self, order: list[int], count: int) -> list[Question]:
         questions: list[Question] = []

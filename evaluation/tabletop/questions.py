@@ -113,13 +113,17 @@ def facts(view: View, split: str) -> list[Fact]:
 
 
 def draw_questions(found: list[Fact], split: str, number: int, rng: np.random.Generator) -> list[tuple[str, str]]:
-    """(question, answer) of up to `number` facts, as evenly over the kinds of question as there are any."""
+    """(question, answer) of up to `number` facts, drawn as `draw_facts` does."""
+    return [(asked(fact, split, rng), fact.answer) for fact in draw_facts(found, number, rng)]
+
+
+def draw_facts(found: list[Fact], number: int, rng: np.random.Generator) -> list[Fact]:
+    """Up to `number` facts, as evenly over the kinds of question as there are any."""
     by_kind: dict[str, list[Fact]] = {kind: [] for kind in rng.permutation(sorted({fact.kind for fact in found}))}
     for index in rng.permutation(len(found)):
         by_kind[found[index].kind].append(found[index])
     rounds = zip_longest(*map(with_as_many_denied, by_kind.values()))
-    drawn = [fact for round_ in rounds for fact in round_ if fact is not None]
-    return [(asked(fact, split, rng), fact.answer) for fact in drawn[:number]]
+    return [fact for round_ in rounds for fact in round_ if fact is not None][:number]
 
 
 def with_as_many_denied(found: list[Fact]) -> list[Fact]:
