@@ -27,6 +27,10 @@ RECORDS = [
 ]
 
 
+SHOWN = {"image": "rgb.png", "conversations": turns("<image>\nq", "a")}
+APPLE = {"point": [0.25, 0.5], "word": "apple"}
+
+
 @pytest.fixture
 def folder(tmp_path) -> Path:
     pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 4), np.uint8)
@@ -139,6 +143,11 @@ def test_real_records_read_and_their_pictures_are_rgb():
         ({"conversations": turns("q", "a<|im_end|>")}, r"turn 1 holds control tokens: \['<|im_end|>'\]"),
         ({"conversations": turns("<new_token_3>", "a")}, "turn 0 holds control tokens"),
         ({"conversations": turns("\ud83d", "a")}, "surrogates not allowed"),
+        ({"conversations": turns("q", "a"), "regions": [APPLE]}, "'regions' belong to one picture, but there are 0"),
+        (SHOWN | {"regions": [APPLE | {"point": [0.5, 1.5]}]}, "'regions' must be a list of"),
+        (SHOWN | {"regions": [APPLE | {"word": " "}]}, "'regions' must be a list of"),
+        (SHOWN | {"regions": [{"point": [0.5, 0.5]}]}, "'regions' must be a list of"),
+        (SHOWN | {"regions": 5}, "'regions' must be a list of"),
     ],
 )
 def test_a_bad_record_is_named_with_its_file_and_remedy(folder, record, message):
@@ -149,6 +158,11 @@ def test_a_bad_record_is_named_with_its_file_and_remedy(folder, record, message)
     assert f"{reader.path}, record 1 (id 'bad')" in str(caught.value)
     assert "skip bad ones" in str(caught.value)
     assert isinstance(caught.value, BadEpisodeError)
+
+
+def test_regions_of_a_picture_are_read(folder):
+    reader = ChatRecords(write(folder, [SHOWN | {"regions": [APPLE]}, SHOWN]))
+    assert (reader[0].regions, reader[1].regions) == (((0.25, 0.5, "apple"),), ())
 
 
 def test_html_tags_in_a_text_are_no_control_tokens(folder):

@@ -192,6 +192,19 @@ def length(processor, sample: ChatSample) -> int:
     return ActionCollator(processor)([sample])["input_ids"].shape[1]
 
 
+def test_named_patches_are_labelled_where_the_causal_shift_looks(processor):
+    sample = chat("What is this?", "An apple.", images=1)
+    side = int(processor.num_image_tokens**0.5)
+    named = replace(sample, regions=((0.0, 0.0, "apple"), (0.99, 1.0, "nothing"), (0.5 / side, 1.5 / side, "fork")))
+    plain, batch = ActionCollator(processor)([sample, sample]), ActionCollator(processor)([sample, named])
+    assert torch.equal(batch["labels"][0], plain["labels"][0])
+    changed = (batch["labels"][1] != plain["labels"][1]).nonzero().flatten()
+    first = int((batch["input_ids"][1] == processor.image_token_id).nonzero()[0])
+    assert changed.tolist() == [first + 1, first + side + 1, first + side * side]
+    words = [processor.encode_text(f" {word}")[0] for word in ("apple", "fork", "nothing")]
+    assert batch["labels"][1][changed].tolist() == words
+
+
 def test_a_chat_loses_its_last_exchanges_and_no_more_than_needed(processor):
     texts = ["first?", "one", "second?", "two", "third?", "three"]
     budget = length(processor, chat(*texts[:4], images=1))

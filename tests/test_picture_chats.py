@@ -2,15 +2,16 @@
 
 import json
 
+import numpy as np
 import pytest
 
-from instructvla.evaluation.tabletop.picture_chats import PictureChats, write_chats
+from instructvla.evaluation.tabletop.picture_chats import PictureChats, is_free, regions, write_chats
 from instructvla.training.data.chat_json import ChatRecords
 
 SMALL = {"count": 3, "image_size": 32}
 
 
-def test_a_record_has_the_caption_the_places_and_other_questions():
+def test_a_record_has_the_places_and_other_questions():
     record, picture = PictureChats(turns=5, **SMALL)[0]
     said = [turn["value"] for turn in record["conversations"]]
     assert len(said) == 10 and said[0].startswith("<image>\n") and picture[:2] == b"\xff\xd8"
@@ -18,11 +19,23 @@ def test_a_record_has_the_caption_the_places_and_other_questions():
     assert len({text.removeprefix("<image>\n") for text in said[::2]}) == 5
 
 
+def test_patches_are_named_by_what_stands_there():
+    points = {"white bowl": (0.2, 0.3), "apple": (0.8, 0.5)}
+    shown = regions(points, np.random.default_rng(0))
+    assert shown[-2:] == [{"point": [0.8, 0.5], "word": "apple"}, {"point": [0.2, 0.3], "word": "bowl"}]
+    assert len(shown) <= 4
+    for seed in range(20):
+        for region in regions(points, np.random.default_rng(seed))[:-2]:
+            assert region["word"] == "nothing" and is_free(region["point"], points)
+    assert not is_free((0.25, 0.4), points)
+
+
 def test_written_conversations_are_read_as_multimodal_chat(tmp_path):
     path = write_chats(PictureChats(**SMALL), tmp_path / "chats")
     records = ChatRecords(path)
     assert len(records) == 3 and not list(records.bad_records())
     assert records[0].images[0].size == (32, 32)
+    assert {word for _, _, word in records[0].regions} > {"nothing"}
 
 
 def test_processes_make_the_same_files(tmp_path):
@@ -50,11 +63,11 @@ def test_an_interrupted_writer_leaves_no_chat_file(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         write_chats(Stops(**SMALL), tmp_path)
     assert not (tmp_path / "chat.json").exists()
-    assert len(json.loads(write_chats(PictureChats(**SMALL), tmp_path).read_text().splitlines()[2])) == 3
+    assert len(json.loads(write_chats(PictureChats(**SMALL), tmp_path).read_text().splitlines()[2])) == 4
 
 
 @pytest.mark.parametrize(
-    ("fields", "message"), [({"count": 0}, "count is 0"), ({"turns": 1}, "turns 1"), ({"split": "x"}, "'x'")]
+    ("fields", "message"), [({"count": 0}, "count is 0"), ({"turns": 0}, "turns 0"), ({"split": "x"}, "'x'")]
 )
 def test_wrong_settings_are_refused(fields, message):
     with pytest.raises(ValueError, match=message):

@@ -6,7 +6,7 @@ import pytest
 from instructvla.evaluation.tabletop.meanings import all_titles, phrase_file, purposes
 from instructvla.evaluation.tabletop.phrases import Group, expressions
 from instructvla.evaluation.tabletop.questions import facts
-from instructvla.evaluation.tabletop.scene_chats import meanings_of_words, scene_chats, translation
+from instructvla.evaluation.tabletop.scene_chats import located, meanings_of_words, scene_chats, translation
 from instructvla.evaluation.tabletop.view import View
 from tests.tabletop_scenes import in_a_row, sampled
 
@@ -19,11 +19,21 @@ def words_of(text: str) -> set[str]:
     return set(re.findall(r"[\w'-]+", text.lower()))
 
 
-def test_all_things_are_located():
-    scene = in_a_row("apple", "fork")
-    given = chats(scene, {"fork": (0.7, 0.5), "apple": (0.05, 0.999)})
-    assert "apple 05 99, fork 70 50." in [answer for _, answer in given]
-    assert not any(re.search(r"\d", answer) for _, answer in chats(scene))
+def test_all_things_are_located_in_the_order_of_the_question():
+    """The order is by chance, and so tells nothing of the places."""
+    view = View.of_scene(in_a_row("apple", "fork"), {"fork": (0.7, 0.5), "apple": (0.05, 0.999)})
+    asked = {located(view, "train", np.random.default_rng(seed))[1] for seed in range(40)}
+    assert asked == {
+        "apple 05 99, fork 70 50.", "fork 70 50, apple 05 99.", "05 99 apple, 70 50 fork.", "70 50 fork, 05 99 apple."
+    }  # fmt: skip
+    for seed in range(20):
+        question, answer = located(view, "test", np.random.default_rng(seed))
+        parts = [" ".join(part.split()[:1] if part[0].isalpha() else part.split()[:2]) for part in answer.split(", ")]
+        assert ", ".join(parts) in question
+
+
+def test_without_points_nothing_is_said_of_places():
+    assert not any(re.search(r"\d", answer) for _, answer in chats(in_a_row("apple", "fork")))
 
 
 def test_a_scene_has_chats_of_every_sort():

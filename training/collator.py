@@ -1,5 +1,6 @@
 """Samples to batches for `model(**batch)`: ids, labels, both towers' pixels and action targets (paper appendix E.1)."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -54,6 +55,7 @@ class ActionCollator:
         self.max_length = min(max_length, processor.tokenizer.model_max_length)
         self.augment = augment
         self.counts: Counter[str] = Counter()
+        self._tokens_of: dict[str, int] = {}  # word → first token
 
     def __call__(self, samples: Sequence[ChatSample]) -> dict[str, torch.Tensor]:
         """
@@ -76,6 +78,7 @@ class ActionCollator:
         conversations = [self._fitting(sample) for sample in samples]
         self.counts["rows"] += len(samples)
         batch = self._tokens(conversations, images)
+        self._label_regions(batch, samples)
         if robots:
             rows = [self._action_row(sample, views) for sample, (views,) in zip(samples, images, strict=True)]
             batch |= {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
@@ -152,6 +155,21 @@ class ActionCollator:
         )
         said = torch.as_tensor(np.asarray(inputs.pop("assistant_masks"))).bool()
         return {**inputs, "labels": inputs["input_ids"].masked_fill(~said, IGNORED)}
+
+    def _label_regions(self, batch: dict[str, torch.Tensor], samples: Sequence[ChatSample]) -> None:
+        """Patches that a sample names get its word as their label, by its first token (token labelling, Jiang et al.
+        2021); it stands one place later, as every label of a causal model does."""
+        side = math.isqrt(self.processor.num_image_tokens)
+        for ids, labels, sample in zip(batch["input_ids"], batch["labels"], samples, strict=True):
+            patches = (ids == self.processor.image_token_id).nonzero().flatten().tolist()
+            for u, v, word in sample.regions if patches else ():  # a picture can be lost with its exchange
+                column, row = (min(int(share * side), side - 1) for share in (u, v))
+                labels[patches[row * side + column] + 1] = self._first_token(word)
+
+    def _first_token(self, word: str) -> int:
+        if word not in self._tokens_of:
+            self._tokens_of[word] = self.processor.encode_text(f" {word}")[0]
+        return self._tokens_of[word]
 
     def _action_row(self, sample: ChatSample, views: Views) -> dict[str, torch.Tensor]:
         """The action expert's inputs and targets, a batch of one."""

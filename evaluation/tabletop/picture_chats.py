@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,19 @@ from tqdm import tqdm
 
 from instructvla.evaluation.tabletop.expert_episodes import encoded
 from instructvla.evaluation.tabletop.sampling import SPLITS, check_split, sample_scene
-from instructvla.evaluation.tabletop.scene_chats import all_places, scene_chats
+from instructvla.evaluation.tabletop.scene import Scene
+from instructvla.evaluation.tabletop.scene_chats import located, scene_chats
 from instructvla.evaluation.tabletop.scene_xml import FRONT_CAMERA
 from instructvla.evaluation.tabletop.simulation import Simulation
-from instructvla.evaluation.tabletop.view import View
+from instructvla.evaluation.tabletop.view import Point, View
 from instructvla.training.data.ordered_reading import read_in_order
 
 Turn = tuple[str, str]
 
 CHAT_FILE, PICTURES, SETTINGS = "chat.json", "images", "settings.json"
 PER_FOLDER = 1000
+CLEAR = 0.13  # of the picture's side: that far from all things a patch shows
+NOTHING = "nothing"
 GRIPPER_AREA = ((0.35, 0.65), (-0.27, 0.27), (0.12, 0.36), (-0.5, 0.5))  # x, y, z in m and yaw in rad
 
 
@@ -31,16 +35,16 @@ class PictureChats:
         split: "train" or "test", of scenes and phrases.
         seed: of all of them.
         image_size: px.
-        turns: questions per picture, the caption and the places of everything among them.
+        turns: questions per picture, one of them about the places of everything.
 
     Raises:
         ValueError: for a value out of range.
     """
 
-    def __init__(self, count: int, split: str = "train", seed: int = 0, image_size: int = 128, turns: int = 7):
+    def __init__(self, count: int, split: str = "train", seed: int = 0, image_size: int = 128, turns: int = 4):
         check_split(split)
-        if count < 1 or seed < 0 or turns < 2:
-            raise ValueError(f"count is {count}, seed {seed}, turns {turns}; give at least 1, 0 and 2.")
+        if count < 1 or seed < 0 or turns < 1:
+            raise ValueError(f"count is {count}, seed {seed}, turns {turns}; give at least 1, 0 and 1.")
         self.count, self.split, self.seed, self.image_size, self.turns = count, split, seed, image_size, turns
 
     def __len__(self) -> int:
@@ -58,23 +62,35 @@ class PictureChats:
             points = simulation.picture_positions(FRONT_CAMERA)
         finally:
             simulation.close()
-        turns = self._chosen(scene_chats(scene, rng, self.split, points), all_places(View.of_scene(scene, points)), rng)
-        return chat_record(index, turns), picture
+        return chat_record(index, self._turns(scene, points, rng), regions(points, rng)), picture
 
-    def _chosen(self, chats: list[Turn], places: str, rng: np.random.Generator) -> list[Turn]:
-        """The caption, the places and others by chance, in an order by chance."""
-        wanted = [chats[0], *(turn for turn in chats if turn[1] == places)]
-        others = [turn for turn in chats if turn not in wanted]
-        chosen = [others[i] for i in rng.permutation(len(others))[: self.turns - len(wanted)]]
-        turns = [*wanted, *chosen]
+    def _turns(self, scene: Scene, points: Mapping[str, Point], rng: np.random.Generator) -> list[Turn]:
+        """Where everything is, and others by chance, in an order by chance."""
+        chats = scene_chats(scene, rng, self.split, points)
+        others = [chats[i] for i in rng.permutation(len(chats))[: self.turns - 1]]
+        turns = [located(View.of_scene(scene, points), self.split, rng), *others]
         return [turns[i] for i in rng.permutation(len(turns))]
 
 
-def chat_record(index: int, turns: list[Turn]) -> dict[str, Any]:
+def chat_record(index: int, turns: list[Turn], shown: list[dict[str, Any]]) -> dict[str, Any]:
     """In LLaVA's form; the picture stands before the first question."""
     said = [{"from": who, "value": text} for turn in turns for who, text in zip(("human", "gpt"), turn, strict=True)]
     said[0]["value"] = f"<image>\n{said[0]['value']}"
-    return {"id": f"{index:06d}", "image": picture_path(index), "conversations": said}
+    return {"id": f"{index:06d}", "image": picture_path(index), "conversations": said, "regions": shown}
+
+
+def regions(points: Mapping[str, Point], rng: np.random.Generator) -> list[dict[str, Any]]:
+    """What patches show: the noun of each thing at its place, and at about as many free places nothing."""
+    free = [place for place in rng.random((len(points), 2)) if is_free(place, points)]
+    empty = [{"point": np.round(place, 3).tolist(), "word": NOTHING} for place in free]
+    things = [
+        {"point": np.round(point, 3).tolist(), "word": title.split()[-1]} for title, point in sorted(points.items())
+    ]
+    return [*empty, *things]
+
+
+def is_free(place: Sequence[float], points: Mapping[str, Point]) -> bool:
+    return all(max(abs(place[0] - u), abs(place[1] - v)) > CLEAR for u, v in points.values())
 
 
 def picture_path(index: int) -> str:

@@ -14,6 +14,7 @@ from instructvla.evaluation.tabletop.view import Point, View
 
 EACH = 2  # questions of each category
 WORDS_EACH = 2  # translations and meanings of words
+BY_NAME = 2 / 3  # of the questions about everything; the others ask by place
 
 
 def scene_chats(
@@ -35,16 +36,26 @@ def scene_chats(
     chats = [(asked(Fact("caption", {}, ""), split, rng), caption(view))]
     for category in QUESTION_CATEGORIES:
         chats += draw_questions([fact for fact in found if fact.category is category], split, EACH, rng)
-    if view.points:
-        chats.append((asked(Fact("places", {}, ""), split, rng), all_places(view)))
     words = [*translations(scene), *translations_of_all(rng), *meanings_of_words()]
     return [*chats, *draw_questions(words, split, WORDS_EACH * 3, rng)]
 
 
-def all_places(view: View) -> str:
-    """ "apple 34 07, white bowl 60 55.", from left to right."""
-    titles = sorted(view.points, key=lambda title: view.points[title][0])
-    return f"{', '.join(f'{title} {grid_place(view.points[title])}' for title in titles)}."
+def located(view: View, split: str, rng: np.random.Generator) -> tuple[str, str]:
+    """Where all things are, and every third time what is at all places.
+
+    The question names them in an order by chance, so that only the picture tells the answer.
+
+    Args:
+        view: with points.
+        split: whose questions are used, "train" or "test".
+    """
+    titles = [str(title) for title in rng.permutation(sorted(view.points))]
+    places = [grid_place(view.points[title]) for title in titles]
+    if rng.random() < BY_NAME:
+        fact, given, wanted = Fact("places", {"titles": ", ".join(titles)}, ""), titles, places
+    else:
+        fact, given, wanted = Fact("at_places", {"places": ", ".join(places)}, ""), places, titles
+    return asked(fact, split, rng), f"{', '.join(map(' '.join, zip(given, wanted, strict=True)))}."
 
 
 def translations(scene: Scene) -> list[Fact]:

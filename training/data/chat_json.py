@@ -33,7 +33,8 @@ class ChatRecords:
     """The records of one chat file as conversations, by number; the file is a JSON array or JSON Lines.
 
     A record is `{"id", "image": a path, a list of them or absent, "conversations": [{"from": "human" | "gpt",
-    "value": text}, …]}`; "human" and "gpt" take turns, and each picture has its `<image>` in the text of a "human".
+    "value": text}, …]}`; "human" and "gpt" take turns, and each picture has its `<image>` in the text of a "human". A
+    record with one picture may also have "regions": [{"point": [u, v], "word": text}, …], what its patches show.
     Opening reads the file once, in pieces, and keeps eight bytes per record; a record and its pictures are read when
     they are asked for, and no file stays open.
 
@@ -75,10 +76,11 @@ class ChatRecords:
         source = f"{self.path}, record {number} (id {record.get('id')!r})"
         try:
             messages, paths = _conversation(record)
+            regions = _regions(record, paths)
             images = tuple(self._picture(path) for path in paths)
         except ValueError as error:
             raise BadRecordError(f"{source}: {error}. Correct the record, or skip bad ones") from error
-        return ChatSample(messages, images, source)
+        return ChatSample(messages, images, source, regions=regions)
 
     def bad_records(self) -> Iterator[tuple[int, str]]:
         """Number and fault of each record that can't be used, after reading them all, pictures included."""
@@ -135,6 +137,20 @@ def _conversation(record: dict[str, Any]) -> tuple[list[dict[str, Any]], list[st
     if placeholders != len(paths):
         raise ValueError(f"the questions hold {placeholders} {PLACEHOLDER}, but there are {len(paths)} images")
     return messages, paths
+
+
+def _regions(record: dict[str, Any], paths: list[str]) -> tuple[tuple[float, float, str], ...]:
+    """(u, v, word) of each region (else ValueError)."""
+    regions = record.get("regions", [])
+    if regions and len(paths) != 1:
+        raise ValueError(f"'regions' belong to one picture, but there are {len(paths)}")
+    try:
+        found = tuple((float(region["point"][0]), float(region["point"][1]), region["word"]) for region in regions)
+        if all(0 <= u <= 1 and 0 <= v <= 1 and isinstance(word, str) and word.strip() for u, v, word in found):
+            return found
+    except (KeyError, TypeError, IndexError, ValueError):
+        pass  # said below
+    raise ValueError("'regions' must be a list of {'point': [u, v], each 0 to 1, 'word': text}")
 
 
 def _message(turn: Any, index: int) -> dict[str, Any]:

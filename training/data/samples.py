@@ -44,6 +44,7 @@ class ChatSample:
         kind: one of `KINDS`, or "chat".
         drawn: the kind that was drawn; it differs from `kind` where the frame lacks what that takes.
         frame: what the action expert learns from, in physical units; None for multimodal data.
+        regions: what is where in the only picture: (u, v, word), u and v from 0 to 1 from its upper left corner.
     """
 
     messages: list[dict[str, Any]]
@@ -52,6 +53,7 @@ class ChatSample:
     kind: str = "chat"
     drawn: str = "chat"
     frame: FrameSample | None = None
+    regions: tuple[tuple[float, float, str], ...] = ()
 
 
 SampleCheck = Callable[[ChatSample], None]
