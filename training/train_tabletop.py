@@ -37,7 +37,7 @@ class TabletopData:
         workers: processes; 0 generates in this one.
     """
 
-    pictures: int = 20_000
+    pictures: int = 30_000
     held_out_pictures: int = 500
     episodes: int = 16_000
     seed: int = 0

@@ -41,7 +41,7 @@ class PictureChats:
         ValueError: for a value out of range.
     """
 
-    def __init__(self, count: int, split: str = "train", seed: int = 0, image_size: int = 128, turns: int = 4):
+    def __init__(self, count: int, split: str = "train", seed: int = 0, image_size: int = 128, turns: int = 3):
         check_split(split)
         if count < 1 or seed < 0 or turns < 1:
             raise ValueError(f"count is {count}, seed {seed}, turns {turns}; give at least 1, 0 and 1.")
