@@ -5,6 +5,7 @@ import json
 from typer.testing import CliRunner
 
 from instructvla.evaluation.tabletop.benchmark import open_results
+from instructvla.evaluation.tabletop.failures import Cause
 from instructvla.evaluation.tabletop.report import app, described
 from instructvla.evaluation.tabletop.rollout import Outcome
 from tests.tabletop_policies import APPLE, THIRSTY
@@ -19,7 +20,8 @@ def results(folder, settings, **successes: int):
     with (folder / "trials.jsonl").open("w") as file:
         for key, count in successes.items():
             for index in range(10):
-                outcome = Outcome(names[key], index, 1, "…", index < count, 9)
+                cause = None if index < count else str(Cause.MISSED if index % 2 else Cause.NEVER_NEAR)
+                outcome = Outcome(names[key], index, 1, "…", index < count, 9, cause=cause)
                 file.write(json.dumps(outcome.record()) + "\n")
     return str(folder)
 
@@ -41,11 +43,17 @@ def test_runs_become_rows_with_intervals_and_numbers_of_trials(tmp_path):
     assert table[0] == ["", "atomic", "situated"]
     assert table[2] == ["tiny, thinking", "90.0 % [59.6–98.2] (10)", "50.0 % [23.7–76.3] (10)"]
     assert table[3] == ["the ceiling", "100.0 % [72.2–100.0] (10)", "–"]
-    assert table[4:] == [
+    assert table[4:8] == [
         ["", "negation"],
         ["---", "---"],
         ["tiny, thinking", "50.0 % [23.7–76.3] (10)"],
         ["the ceiling", "–"],
+    ]
+    assert table[8:] == [
+        ["failures", "tiny, thinking", "the ceiling"],
+        ["---", "---", "---"],
+        [Cause.MISSED, "4", "0"],
+        [Cause.NEVER_NEAR, "2", "0"],
     ]
     assert "note: tiny, thinking has levels of fewer than 200 trials." in result.stderr
 
@@ -58,6 +66,7 @@ def test_the_table_is_written_as_markdown_and_json(tmp_path):
     (record,) = json.loads(output.with_suffix(".json").read_text())
     assert record["title"] == "tiny, thinking" and record["settings"] == MODEL
     assert record["rates"]["atomic"]["successes"] == 9 and record["rates"]["atomic"]["trials"] == 10
+    assert record["causes"] == {Cause.MISSED: 1}
 
 
 def test_titles_tell_settings_apart():

@@ -1,6 +1,7 @@
 """`instructvla tabletop-report`: several runs' results as one table, in Markdown and JSON."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -43,6 +44,7 @@ class ResultRow:
         if not outcomes:
             raise ValueError(f"{folder} has no outcomes yet; run `instructvla tabletop` with --output {folder} on.")
         self.rates = rates(outcomes)
+        self.causes = Counter(outcome.cause for outcome in outcomes if outcome.cause)
 
     def cells(self, columns: Sequence[str]) -> list[str]:
         shown = (self.rates.get(column) for column in columns)
@@ -58,6 +60,7 @@ class ResultRow:
             "title": self.title,
             "settings": self.settings,
             "rates": {name: rate.record() for name, rate in self.rates.items()},
+            "causes": dict(self.causes.most_common()),
         }
 
 
@@ -97,6 +100,21 @@ def markdown_table(rows: Sequence[ResultRow], by_category: bool = False) -> str:
     columns = {key: name for key, name in columns.items() if any(key in row.rates for row in rows)}
     lines = [["", *columns.values()], ["---"] * (1 + len(columns))]
     lines += [[row.title, *row.cells(list(columns))] for row in rows]
+    return markdown(lines)
+
+
+def causes_table(rows: Sequence[ResultRow]) -> str:
+    """How many trials of each run failed for which cause, the most frequent first."""
+    together = sum((row.causes for row in rows), Counter())
+    lines = [["failures", *(row.title for row in rows)], ["---"] * (1 + len(rows))]
+    lines += [
+        [cause, *(row.causes[cause] for row in rows)]
+        for cause in sorted(together, key=lambda cause: (-together[cause], cause))
+    ]
+    return markdown(lines)
+
+
+def markdown(lines: Sequence[Sequence[Any]]) -> str:
     return "\n".join(f"| {' | '.join(str(cell).replace('|', '/') for cell in line)} |" for line in lines)
 
 
@@ -107,13 +125,15 @@ def main(
         Path | None, typer.Option(help="Of the table: table.md gets table.json beside it; default: print only.")
     ] = None,
 ) -> None:
-    """One table of several runs' success rates: atomic, aggregation, situated, and then each category."""
+    """Tables of several runs: success by level, by category, and why trials failed."""
     with errors_on_stderr():
         if output is not None and output.suffix != ".md":
             raise ValueError(f"--output {output} must end in .md, such as results.md.")
         rows = [read_row(argument) for argument in results]
         check_comparable(rows)
-        text = "\n\n".join([CAPTION, markdown_table(rows), markdown_table(rows, by_category=True)])
+        tables = [markdown_table(rows), markdown_table(rows, by_category=True)]
+        tables += [causes_table(rows)] if any(row.causes for row in rows) else []
+        text = "\n\n".join([CAPTION, *tables])
         if output is not None:
             output.parent.mkdir(parents=True, exist_ok=True)
             output.write_text(text + "\n", encoding="utf-8")

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from instructvla.evaluation.tabletop import ENVIRONMENT
+from instructvla.evaluation.tabletop.failures import EpisodeHistory
 from instructvla.evaluation.tabletop.instruct import Trial
 from instructvla.evaluation.tabletop.policies import Decision, Moment, Policy
 from instructvla.evaluation.tabletop.rendering import gl_context
@@ -55,6 +56,7 @@ class Outcome:
         decisions: of the policy.
         responses: what it said, without repetitions.
         error: why the episode broke off, or None.
+        cause: why it failed (`failures.Cause`), or None.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Outcome:
     decisions: int = 0
     responses: tuple[str, ...] = ()
     error: str | None = None
+    cause: str | None = None
 
     def record(self) -> dict[str, Any]:
         """As JSON."""
@@ -102,6 +105,7 @@ class Robot:
         trial = self.assignment.trial
         observation, _ = self.env.reset(seed=trial.seed, options=trial.options())
         self._state = observation["state"]
+        self._history = EpisodeHistory(trial.task, self.world.state())
         self._look()
 
     @property
@@ -136,6 +140,7 @@ class Robot:
             return
         self._state, self.steps = observation["state"], self.steps + 1
         self.success = success and self.assignment.judged
+        self._history.see(self.world.state())
         self._look()
 
     def _look(self) -> None:
@@ -144,6 +149,8 @@ class Robot:
 
     def outcome(self) -> Outcome:
         trial = self.assignment.trial
+        failed = self.assignment.judged and not self.success
+        said = self.responses[-1] if self.responses else None
         return Outcome(
             name=self.assignment.name,
             index=self.assignment.index,
@@ -154,6 +161,7 @@ class Robot:
             decisions=self._decisions,
             responses=tuple(self.responses),
             error=self.error,
+            cause=self._history.cause(said, self.error) if failed else None,
         )
 
 
