@@ -2,8 +2,8 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -117,6 +117,56 @@ def answers_table(rows: dict[str, dict[str, Rate]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+@dataclass
+class QuestionRows:
+    """What checkpoints answered.
+
+    Args:
+        pictures: how many were asked about.
+        rates: title → category → rate; the floor first.
+        answers: title → every question with its reference and the answer.
+    """
+
+    pictures: int
+    rates: dict[str, dict[str, Rate]] = field(default_factory=dict)
+    answers: dict[str, list[dict[str, str]]] = field(default_factory=dict)
+
+    def add(self, title: str, questions: Sequence[ExamQuestion], said: Sequence[str]) -> None:
+        self.rates.setdefault(BLIND, answer_rates(questions, blind_answers(questions)))
+        self.rates[title] = answer_rates(questions, said)
+        self.answers[title] = [
+            {"kind": one.fact.kind, "question": one.text, "reference": one.fact.answer, "answer": answer}
+            for one, answer in zip(questions, said, strict=True)
+        ]
+
+    def text(self) -> str:
+        """As Markdown."""
+        caption = CAPTION.format(count=self.rates[BLIND][ALL].trials, pictures=self.pictures)
+        return f"{caption}\n\n{answers_table(self.rates)}"
+
+    def record(self) -> dict[str, Any]:
+        """As JSON."""
+        rates = {title: {name: rate.record() for name, rate in row.items()} for title, row in self.rates.items()}
+        return {"rates": rates, "answers": self.answers}
+
+
+def question_rows(models: Mapping[str, str], pictures: int, split: str = "test") -> QuestionRows:
+    """Asks each of the checkpoints, title → folder or repository, the same questions.
+
+    Raises:
+        ValueError: no such checkpoint, one that reads pictures of another size than the first, or an unknown split.
+    """
+    rows, questions, size = QuestionRows(pictures), [], None
+    for title, name in models.items():
+        model = load_checkpoint(name)
+        size = size or model.processor.image_size
+        if model.processor.image_size != size:
+            raise ValueError(f"{title} reads pictures of {model.processor.image_size} px, the first one of {size} px.")
+        questions = questions or list(exam(pictures, split, size))
+        rows.add(title, questions, model_answers(model, questions))
+    return rows
+
+
 @app.command()
 def main(
     models: Annotated[list[str], typer.Argument(help="Checkpoints, FOLDER or TITLE=FOLDER, one per row.")],
@@ -128,27 +178,12 @@ def main(
     with errors_on_stderr():
         if output is not None and output.suffix != ".json":
             raise ValueError(f"--output {output} must end in .json, such as answers.json.")
-        rows: dict[str, dict[str, Rate]] = {}
-        records, made = {}, {}
-        for given in models:
-            title, _, folder = given.rpartition("=")
-            model = load_checkpoint(folder)
-            size = model.processor.image_size
-            questions = made.setdefault(size, list(exam(pictures, split, size)))
-            rows.setdefault(BLIND, answer_rates(questions, blind_answers(questions)))
-            answers = model_answers(model, questions)
-            rows[title or folder] = answer_rates(questions, answers)
-            records[title or folder] = [
-                {"kind": one.fact.kind, "question": one.text, "reference": one.fact.answer, "answer": answer}
-                for one, answer in zip(questions, answers, strict=True)
-            ]
+        titles = [given.rpartition("=") for given in models]
+        rows = question_rows({title or name: name for title, _, name in titles}, pictures, split)
         if output is not None:
             output.parent.mkdir(parents=True, exist_ok=True)
-            rates = {title: {name: rate.record() for name, rate in row.items()} for title, row in rows.items()}
-            text = json.dumps({"rates": rates, "answers": records}, indent=1, ensure_ascii=False)
-            output.write_text(text + "\n", encoding="utf-8")
-    typer.echo(CAPTION.format(count=rows[BLIND][ALL].trials, pictures=pictures))
-    typer.echo(answers_table(rows))
+            output.write_text(json.dumps(rows.record(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    typer.echo(rows.text())
 
 
 if __name__ == "__main__":

@@ -103,6 +103,18 @@ def markdown_table(rows: Sequence[ResultRow], by_category: bool = False) -> str:
     return markdown(lines)
 
 
+def report_text(rows: Sequence[ResultRow]) -> str:
+    """Success by level, by category, and why trials failed.
+
+    Raises:
+        ValueError: rows of different benchmarks.
+    """
+    check_comparable(rows)
+    tables = [markdown_table(rows), markdown_table(rows, by_category=True)]
+    tables += [causes_table(rows)] if any(row.causes for row in rows) else []
+    return "\n\n".join([CAPTION, *tables])
+
+
 def causes_table(rows: Sequence[ResultRow]) -> str:
     """How many trials of each run failed for which cause, the most frequent first."""
     together = sum((row.causes for row in rows), Counter())
@@ -130,10 +142,7 @@ def main(
         if output is not None and output.suffix != ".md":
             raise ValueError(f"--output {output} must end in .md, such as results.md.")
         rows = [read_row(argument) for argument in results]
-        check_comparable(rows)
-        tables = [markdown_table(rows), markdown_table(rows, by_category=True)]
-        tables += [causes_table(rows)] if any(row.causes for row in rows) else []
-        text = "\n\n".join([CAPTION, *tables])
+        text = report_text(rows)
         if output is not None:
             output.parent.mkdir(parents=True, exist_ok=True)
             output.write_text(text + "\n", encoding="utf-8")
