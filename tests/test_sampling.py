@@ -1,5 +1,6 @@
 """Sampled scenes and tasks."""
 
+from colorsys import rgb_to_hsv
 from itertools import combinations
 from math import dist
 
@@ -10,6 +11,7 @@ from instructvla.evaluation.tabletop.catalogue import DRAWER, ITEMS, RECEPTACLES
 from instructvla.evaluation.tabletop.sampling import (
     FAR,
     SPLITS,
+    TEST_HUES,
     CrowdedTableError,
     allowed_pairs,
     arrange,
@@ -103,11 +105,14 @@ def test_near_spot_is_towards_the_middle_and_longer_for_long_things():
 
 
 def test_looks_of_test_scenes_are_not_those_of_training():
-    def hue(rgb):
-        return int(np.argmax(rgb))  # the strongest of red, green and blue
-
-    tables = {split: {hue(sample_look(np.random.default_rng(i), split).table) for i in SEEDS} for split in SPLITS}
-    assert tables["train"] == {0} and 0 not in tables["test"]
+    looks = {split: [sample_look(np.random.default_rng(i), split) for i in SEEDS] for split in SPLITS}
+    hues = {
+        split: [rgb_to_hsv(*rgb)[0] for look in some for rgb in (look.table, look.background)]
+        for split, some in looks.items()
+    }
+    assert all(any(low <= hue <= high for low, high in TEST_HUES) for hue in hues["test"])
+    assert min(abs(one - other) for one in hues["train"] for other in hues["test"]) > 0.02
+    assert min(hues["train"]) < 0.1 and max(hues["train"]) > 0.9
 
 
 def test_same_seed_gives_the_same_scene():

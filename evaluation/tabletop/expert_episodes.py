@@ -25,7 +25,7 @@ from instructvla.training.data.episodes import Annotation, BadEpisodeError, Epis
 
 DATASET = "tabletop"
 ATTEMPTS = 5  # scenes per episode, as the expert fails at a few
-FORMAT = 1  # of what the episodes hold: another one is another dataset
+FORMAT = 2  # of what the episodes hold: another one is another dataset
 
 DESCRIPTION = DatasetDescription(
     dataset=DATASET,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from instructvla.evaluation.tabletop.expert_episodes import encoded
+from instructvla.evaluation.tabletop.expert_episodes import FORMAT, encoded
 from instructvla.evaluation.tabletop.sampling import SPLITS, check_split, sample_scene
 from instructvla.evaluation.tabletop.scene import Scene
 from instructvla.evaluation.tabletop.scene_chats import located, scene_chats
@@ -51,7 +51,7 @@ class PictureChats:
         return self.count
 
     def settings(self) -> dict[str, Any]:
-        return dict(self.__dict__)
+        return {"format": FORMAT, **self.__dict__}
 
     def __getitem__(self, index: int) -> tuple[dict[str, Any], bytes]:
         rng = np.random.default_rng([self.seed, SPLITS.index(self.split), index])

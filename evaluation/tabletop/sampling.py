@@ -13,6 +13,9 @@ from instructvla.evaluation.tabletop.scene import Look, Placed, Scene, Skill, Ta
 from instructvla.evaluation.tabletop.shapes import receptacle_of, shape_of
 
 SPLITS = ("train", "test")
+# Hues of tables and rooms; between train's and test's lies a gap.
+TRAIN_HUES = ((0.00, 0.36), (0.50, 0.66), (0.80, 1.00))
+TEST_HUES = ((0.39, 0.47), (0.69, 0.77))
 TEST_SHARE = 5  # every so many-th pair of target and destination is kept for test
 DESTINATIONS = {
     Skill.PUT_IN: ("bowl", "basket", DRAWER),
@@ -250,13 +253,10 @@ def sample_cabinet(rng: np.random.Generator) -> tuple[float, float]:
 
 
 def sample_look(rng: np.random.Generator, split: str) -> Look:
-    """Colours, light and camera; train has wood and neutral rooms, test has coloured tables and rooms."""
-    if split == "train":
-        table = hsv_to_rgb(rng.uniform(0.05, 0.12), rng.uniform(0.05, 0.45), rng.uniform(0.45, 0.80))
-        background = hsv_to_rgb(rng.uniform(0.05, 0.16), rng.uniform(0.0, 0.15), rng.uniform(0.55, 0.90))
-    else:
-        table = hsv_to_rgb(rng.uniform(0.30, 0.75), rng.uniform(0.12, 0.35), rng.uniform(0.45, 0.80))
-        background = hsv_to_rgb(rng.uniform(0.35, 0.95), rng.uniform(0.18, 0.40), rng.uniform(0.40, 0.85))
+    """Colours, light and camera: tables and rooms of train have all hues but two bands, which are those of test."""
+    hues = TEST_HUES if split == "test" else TRAIN_HUES
+    table = hsv_to_rgb(hue_in(rng, hues), rng.uniform(0.10, 0.40), rng.uniform(0.40, 0.85))
+    background = hsv_to_rgb(hue_in(rng, hues), rng.uniform(0.05, 0.40), rng.uniform(0.40, 0.90))
     return Look(
         table=tuple(map(float, table)),
         background=tuple(map(float, background)),
@@ -265,6 +265,13 @@ def sample_look(rng: np.random.Generator, split: str) -> Look:
         camera_shift=tuple(map(float, rng.uniform(-0.015, 0.015, 3))),
         camera_turn=tuple(map(float, rng.uniform(-0.015, 0.015, 3))),
     )
+
+
+def hue_in(rng: np.random.Generator, bands: Sequence[tuple[float, float]]) -> float:
+    """A hue by chance, 0 to 1, each of the bands as often as it is wide."""
+    widths = np.array([high - low for low, high in bands])
+    low, high = bands[rng.choice(len(bands), p=widths / widths.sum())]
+    return rng.uniform(low, high)
 
 
 def check_split(split: str) -> None:
