@@ -5,13 +5,14 @@ INSTALLED := $(VENV)/.installed
 RUN := $(VENV)/bin/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-gpu lint bench bench-tabletop bench-convert bench-stream bench-data bench-motion bench-train train-tabletop
+.PHONY: help setup demo test test-slow test-gpu lint bench bench-tabletop bench-convert bench-stream bench-data bench-motion bench-train train-tabletop tabletop-results
 
 help:
 	@echo "make setup      install the package with its dev extras into $(VENV)"
 	@echo "make demo       one instruction on a drawn tabletop -> outputs/demo.png"
 	@echo "make test       the fast tests; also test-slow, test-gpu"
 	@echo "make train-tabletop  the tabletop's small model from nothing: data and three stages, resumable -> outputs/tabletop"
+	@echo "make tabletop-results  every comparison of the paper on the tabletop, resumable -> outputs/tabletop/results"
 	@echo "make lint       ruff check and ruff format --check"
 	@echo "make bench      times of every stage, with and without each reuse; the tabletop's steps/s and episodes/min"
 	@echo "make bench-tabletop  environment steps/s, policy ms per step, episodes/min with 1 and 2 processes"
@@ -48,6 +49,9 @@ test-gpu: $(INSTALLED)
 
 train-tabletop: $(INSTALLED)
 	$(RUN) instructvla.training.train_tabletop
+
+tabletop-results: $(INSTALLED)
+	$(RUN) instructvla.evaluation.tabletop.results
 
 lint: $(INSTALLED)
 	$(RUN) ruff check .
