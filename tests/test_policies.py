@@ -14,7 +14,6 @@ from instructvla.evaluation.tabletop.policies import (
     Moment,
     RandomPolicy,
     TimedPolicy,
-    noise_seed,
     picture_side,
     tabletop_cameras,
     weights_fingerprint,
@@ -125,7 +124,6 @@ def test_the_noise_of_a_decision_follows_from_trial_and_number():
     again, other_trial = one.act([moment(seed=5)])[0].actions, one.act([moment(seed=6)])[0].actions
     np.testing.assert_array_equal(one.act([moment(seed=5)])[0].actions, again)
     assert np.abs(again - other_trial).max() > 1e-3
-    assert len({noise_seed(seed, number) for seed in range(30) for number in range(30)}) == 900
 
 
 def test_settings_name_everything_that_decisions_follow_from():
@@ -148,7 +146,7 @@ def test_other_weights_have_another_fingerprint():
     [
         ({"ratio": 0}, "ratio must be at least 1"),
         ({"execute": 9}, "chunks have 8 actions"),
-        ({"execute": 0}, "execute must be at least 1"),
+        ({"execute": 0}, "execute is 0, but the model.s chunks have 8 actions; give 1 to 8"),
         ({"rethink": 2, "think": False}, "rethink needs a policy that thinks"),
     ],
 )

@@ -7,12 +7,13 @@ is in the `Decision` that it gives, and comes back with the next `Moment` of tha
 import hashlib
 import time
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
+from instructvla.evaluation.decision_cadence import Cadence, noise_seed
 from instructvla.evaluation.policy_observations import PolicyRequest
 from instructvla.evaluation.served_policy import PolicyCall, PolicyResult, ServedPolicy
 from instructvla.evaluation.tabletop.expert import Expert
@@ -118,23 +119,20 @@ class ModelPolicy:
         self.image_size = picture_side(processor.image_size, processor.action_image_size)
         self._takes_state = check_sizes(processor.action_dim, processor.state_dim)
         self._unnorm_key = processor.resolve_unnorm_key(DATASET if DATASET in processor.statistics else None)
-        self.think = bool(model.config.thinks_by_default) if think is None else think
+        self.cadence = Cadence(bool(model.config.thinks_by_default) if think is None else think, ratio, rethink)
         self.execute = max(1, horizon // 2) if execute is None else execute
-        for option, value in (("ratio", ratio), ("execute", self.execute), ("rethink", rethink)):
-            if value is not None and value < 1:
-                raise ValueError(f"{option} must be at least 1, got {value}.")
-        if self.execute > horizon:
-            raise ValueError(f"execute is {execute}, but the model's chunks have {horizon} actions.")
-        if rethink and not self.think:
-            raise ValueError("rethink needs a policy that thinks; leave it out, or let it think.")
-        self.ratio, self.rethink, self.name = ratio, rethink, name
+        if not 1 <= self.execute <= horizon:
+            raise ValueError(
+                f"execute is {execute}, but the model's chunks have {horizon} actions; give 1 to {horizon}."
+            )
+        self.name = name
 
     @property
     def settings(self) -> dict[str, Any]:
-        names = ("name", "think", "ratio", "execute", "rethink", "image_size")
         return {
             "policy": "model",
-            **{name: getattr(self, name) for name in names},
+            **asdict(self.cadence),
+            **{name: getattr(self, name) for name in ("name", "execute", "image_size")},
             "max_new_tokens": self._served.max_new_tokens,
             "weights": weights_fingerprint(self._served.model),
         }
@@ -154,22 +152,17 @@ class ModelPolicy:
         ]
 
     def _call(self, moment: Moment) -> PolicyCall:
-        runs_vlm = moment.number % self.ratio == 0
-        thinks = self.think and runs_vlm and self._is_time_to_think(moment.number // self.ratio)
+        mode = self.cadence.mode(moment.number)
         request = PolicyRequest(
             images={name: moment.pictures[camera] for name, camera in self._camera_of.items()},
             instruction=moment.instruction.strip().lower(),  # as commands are in training
             state=moment.state if self._takes_state else None,
             unnorm_key=self._unnorm_key,
-            think=thinks if thinks or not self.think else None,
-            reuse_latent=not runs_vlm,
+            think=mode.think,
+            reuse_latent=mode.reuse_latent,
             seed=noise_seed(moment.seed, moment.number),
         )
-        starts_afresh = runs_vlm and (thinks or not self.think)
-        return PolicyCall(request, None if starts_afresh else moment.memory)
-
-    def _is_time_to_think(self, vlm_runs: int) -> bool:
-        return vlm_runs == 0 or (self.rethink is not None and vlm_runs % self.rethink == 0)
+        return PolicyCall(request, None if mode.is_fresh else moment.memory)
 
 
 class RandomPolicy:
@@ -230,11 +223,6 @@ class TimedPolicy:
         self.seconds += time.perf_counter() - start
         self.batches, self.decisions = self.batches + 1, self.decisions + len(moments)
         return decisions
-
-
-def noise_seed(trial_seed: int, number: int) -> int:
-    """Of the flow's initial noise at a decision."""
-    return int(np.random.SeedSequence([trial_seed, number]).generate_state(1)[0])
 
 
 def tabletop_cameras(cameras: Sequence[str]) -> dict[str, str]:

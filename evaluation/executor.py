@@ -1,0 +1,127 @@
+"""From what a robot sees to what it does next: one object for a robot in a simulation and on a table.
+
+executor = Executor(PolicyClient("ws://127.0.0.1:8000"), find_robot("widowx"))
+executor.reset("put the spoon on the towel")
+while running:
+    step = executor.step({"primary": frame}, proprioception)
+    robot.move(step.command)
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from instructvla.evaluation.chunk_schedules import Schedule
+from instructvla.evaluation.decision_cadence import Cadence, noise_seed
+from instructvla.evaluation.robots import Robot
+
+ACT_ONLY = Cadence()
+
+
+class Answering(Protocol):
+    """What answers an executor: `PolicyClient`, or anything with its `act`."""
+
+    def act(self, images: Any, instruction: str, **options: Any) -> Any: ...
+
+
+@dataclass(frozen=True)
+class ExecutedStep:
+    """One control step.
+
+    Args:
+        command: what the robot's environment steps with.
+        action: (action_dim,) float64, the policy's, physical units, after ensembling.
+        response: the policy's last words in this episode; None if it did not speak.
+        asked: whether the policy was asked at this step.
+    """
+
+    command: np.ndarray
+    action: np.ndarray
+    response: str | None
+    asked: bool
+
+
+class Executor:
+    """Asks the policy when the schedule needs a chunk, and turns its actions into a robot's commands.
+
+    Args:
+        policy: that is asked; it keeps the response and the latent action of this robot, as a `PolicyClient` does.
+        robot: whose conventions apply.
+        schedule: of chunks; default: the robot's released one.
+        cadence: when the policy speaks and when its VLM runs.
+        unnorm_key: whose statistics to use; may be left out when the checkpoint has one set.
+        seed: of the flow's noise, with the decision's number; None draws at random.
+    """
+
+    def __init__(
+        self,
+        policy: Answering,
+        robot: Robot,
+        schedule: Schedule | None = None,
+        cadence: Cadence = ACT_ONLY,
+        unnorm_key: str | None = None,
+        seed: int | None = None,
+    ):
+        self.policy, self.robot, self.cadence = policy, robot, cadence
+        self.schedule = robot.make_schedule() if schedule is None else schedule
+        self.unnorm_key, self.seed = unnorm_key, seed
+        self.instruction: str | None = None
+
+    def reset(self, instruction: str, seed: int | None = None) -> None:
+        """Start an episode, or another instruction within one: everything of the last one is forgotten.
+
+        Args:
+            instruction: what the robot is told.
+            seed: of this episode's noise; None keeps the executor's.
+
+        Raises:
+            ValueError: an empty instruction.
+        """
+        if not instruction.strip():
+            raise ValueError("the instruction is empty; say what the robot shall do.")
+        self.instruction = instruction
+        self.seed = self.seed if seed is None else seed
+        self.schedule.reset()
+        self._command = self.robot.make_command()
+        self._decisions, self._response = 0, None
+
+    def step(
+        self, images: Mapping[str, np.ndarray] | np.ndarray, proprioception: np.ndarray | None = None
+    ) -> ExecutedStep:
+        """One control step.
+
+        Args:
+            images: (height, width, 3) uint8 per camera.
+            proprioception: as the robot's environment gives it; None for a policy without state.
+
+        Raises:
+            ValueError: before `reset`, or for proprioception that is not this robot's.
+            PolicyError: the policy's refusal, or a missed deadline.
+        """
+        if self.instruction is None:
+            raise ValueError("call reset(instruction) before the first step.")
+        if asked := self.schedule.needs_chunk():
+            self._ask(images, proprioception)
+        action = self.schedule.action()
+        return ExecutedStep(self._command(action), action, self._response, asked)
+
+    def _ask(self, images: Mapping[str, np.ndarray] | np.ndarray, proprioception: np.ndarray | None) -> None:
+        mode, number = self.cadence.mode(self._decisions), self._decisions
+        state = proprioception
+        if proprioception is not None and self.robot.state is not None:
+            state = self.robot.state(proprioception)
+        answer = self.policy.act(
+            images,
+            self.instruction,
+            state=state,
+            unnorm_key=self.unnorm_key,
+            think=mode.think,
+            reuse_latent=mode.reuse_latent,
+            reset=number == 0,
+            seed=None if self.seed is None else noise_seed(self.seed, number),
+        )
+        self._decisions += 1
+        self._response = answer.response if answer.response is not None else self._response
+        self.schedule.add(answer.actions)

@@ -1,0 +1,93 @@
+"""The executor: the released commands from the released chunks, and the policy asked as the cadence says."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from instructvla.evaluation.chunk_schedules import OpenLoop
+from instructvla.evaluation.decision_cadence import Cadence
+from instructvla.evaluation.executor import Executor
+from instructvla.evaluation.robots import find_robot
+from tests.parity import load_fixture
+
+GOLDEN = {name: tensor.numpy() for name, tensor in load_fixture("postprocess")[0].items()}
+FRAME = {"primary": np.zeros((32, 32, 3), np.uint8)}
+NEW_TASK = 30  # step of the fixture at which the instruction changes
+
+
+@dataclass
+class Answer:
+    actions: np.ndarray
+    response: str | None
+
+
+class Scripted:
+    """Answers with given chunks, and remembers how it was asked."""
+
+    def __init__(self, chunks, speaks: bool = False):
+        self.chunks, self.speaks, self.asked = iter(chunks), speaks, []
+
+    def act(self, images, instruction, **options):
+        self.asked.append({"instruction": instruction, **options})
+        return Answer(next(self.chunks), "I will." if self.speaks and options["think"] else None)
+
+
+@pytest.mark.parametrize(("name", "key"), [("widowx", "widowx_bridge"), ("google_robot", "google_robot")])
+def test_commands_and_states_are_the_released_ones(name, key):
+    policy, robot = Scripted(GOLDEN["simpler.in.chunks"]), find_robot(name)
+    executor = Executor(policy, robot, unnorm_key="some")
+    expected = GOLDEN[f"simpler.out.state.{key}.scale1.0"]
+    for step, proprioception in enumerate(GOLDEN[f"proprio.in.eef_pos.{key}"]):
+        if step in (0, NEW_TASK):
+            executor.reset(f"task {step}")
+        done = executor.step(FRAME, proprioception)
+        assert done.asked
+        np.testing.assert_allclose(done.action, expected[step, :7], rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(done.command, expected[step, 7:14], rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(policy.asked[-1]["state"], GOLDEN[f"proprio.out.{key}"][step], rtol=1e-9, atol=1e-12)
+    assert [ask["instruction"] for ask in policy.asked[NEW_TASK - 1 : NEW_TASK + 1]] == ["task 0", "task 30"]
+    assert [number for number, ask in enumerate(policy.asked) if ask["reset"]] == [0, NEW_TASK]
+
+
+def test_libero_commands_are_the_released_ones():
+    chunk = GOLDEN["libero.gripper.in"]
+    executor = Executor(Scripted([chunk[:8], chunk[8:]]), find_robot("libero"))
+    executor.reset("open the drawer")
+    steps = [executor.step(FRAME) for _ in chunk]
+    np.testing.assert_allclose(np.stack([step.command for step in steps]), GOLDEN["libero.gripper.out"])
+    assert [step.asked for step in steps] == [True, *[False] * 7, True]
+
+
+def test_the_policy_speaks_and_reuses_as_the_cadence_says():
+    chunks = np.zeros((6, 8, 7))
+    policy = Scripted(chunks, speaks=True)
+    executor = Executor(policy, find_robot("tabletop"), OpenLoop(1), Cadence(think=True, ratio=2), seed=5)
+    executor.reset("pick up the apple")
+    steps = [executor.step(FRAME) for _ in range(3)]
+    assert [(ask["think"], ask["reuse_latent"]) for ask in policy.asked] == [(True, False), (None, True), (None, False)]
+    assert [step.response for step in steps] == ["I will."] * 3
+    first = [ask["seed"] for ask in policy.asked]
+    executor.reset("pick up the apple", seed=6)
+    for _ in range(3):
+        executor.step(FRAME)
+    assert len({*first, *(ask["seed"] for ask in policy.asked)}) == 6
+    assert policy.asked[3]["think"] is True and policy.asked[3]["reset"]
+
+
+def test_without_a_seed_the_policy_draws_its_own_noise():
+    policy = Scripted(np.zeros((1, 8, 7)))
+    executor = Executor(policy, find_robot("tabletop"))
+    executor.reset("go")
+    assert executor.step(FRAME).response is None and policy.asked[0]["seed"] is None
+
+
+def test_misuse_is_refused():
+    executor = Executor(Scripted([]), find_robot("widowx"))
+    with pytest.raises(ValueError, match="call reset"):
+        executor.step(FRAME)
+    with pytest.raises(ValueError, match="instruction is empty"):
+        executor.reset(" ")
+    executor.reset("go")
+    with pytest.raises(ValueError, match="eef_pos must have shape"):
+        executor.step(FRAME, np.zeros(5))
