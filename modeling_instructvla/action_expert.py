@@ -8,6 +8,7 @@ from .configuration_instructvla import InstructVLAConfig
 from .exact_rotary import ExactRotaryEmbedding
 from .film_vision import FiLMVisionTransformer
 from .flow_matching import flow_matching_loss, integrate, interpolate, sample_flow_time, target_velocity, time_embedding
+from .real_time_chunking import ChunkGuidance, guided
 
 
 class PrefixCache(DynamicCache):
@@ -165,8 +166,10 @@ class ActionExpert(nn.Module):
         noise: torch.Tensor,
         state: torch.Tensor | None = None,
         num_steps: int | None = None,
+        guidance: ChunkGuidance | None = None,
     ) -> torch.Tensor:
-        """Integrate the flow from `noise` to a normalised action chunk, (batch, horizon, action_dim) float32 (Eq. 2).
+        """Integrate the flow from `noise` to a normalised action chunk, (batch, horizon, action_dim) float32 (Eq. 2);
+        with `guidance`, one that goes on where the last one leads (real-time chunking).
 
         With block-causal attention the prefix does not depend on the actions: its keys and values are computed once.
         """
@@ -179,6 +182,8 @@ class ActionExpert(nn.Module):
         def velocity(x: torch.Tensor, flow_time: torch.Tensor) -> torch.Tensor:
             return self.velocity(x, flow_time.expand(len(x)), mask, **reusable)
 
+        if guidance is not None:
+            velocity = guided(velocity, guidance)
         return integrate(velocity, noise.to(prefix.device), self.flow, num_steps or self.flow.num_inference_steps)
 
     def embed_prefix(

@@ -15,6 +15,8 @@ from diffusers.utils.torch_utils import randn_tensor
 from transformers import DynamicCache
 from transformers.utils import ModelOutput
 
+from .real_time_chunking import ChunkGuidance, prefix_weights
+
 
 @dataclass(frozen=True, eq=False)
 class ActionContext:
@@ -83,6 +85,8 @@ class ActionGenerationMixin:
         generator: torch.Generator | list[torch.Generator] | None = None,
         noise: torch.Tensor | None = None,
         max_new_tokens: int = 50,
+        previous_actions=None,
+        delay: int = 0,
     ) -> InstructVLAActionOutput:
         """Look, listen, think, act.
 
@@ -100,6 +104,9 @@ class ActionGenerationMixin:
             generator: of the flow's initial noise; a list gives one per row.
             noise: the initial noise itself, (batch, horizon, action_dim).
             max_new_tokens: limit of the response.
+            previous_actions: what the last chunk still has to give when the images are taken, (batch, k, action_dim) or
+                (k, action_dim) in physical units; the new chunk goes on from there (`real_time_chunking`).
+            delay: how many of these will have been executed when the new chunk is ready.
 
         Raises:
             ValueError: for anything that does not fit the model, before the model runs.
@@ -109,6 +116,8 @@ class ActionGenerationMixin:
         if reuse_latent and think:
             raise ValueError("reuse_latent=True runs no VLM, so it can't think; leave think out, or reuse_latent.")
         expert_inputs = self.expert_inputs(images, state, unnorm_key, num_inference_steps, generator, noise)
+        rows = len(expert_inputs["noise"])
+        expert_inputs["guidance"] = self.chunk_guidance(previous_actions, delay, rows, unnorm_key)
         if context is not None:
             self.check_context(context, text)
         if not reuse_latent:
@@ -188,6 +197,25 @@ class ActionGenerationMixin:
             "noise": self.initial_noise(rows, generator, noise),
             "num_steps": num_inference_steps,
         }
+
+    def chunk_guidance(self, previous_actions, delay: int, batch: int, unnorm_key: str | None) -> ChunkGuidance | None:
+        """What the flow is guided to, normalised; None without previous actions."""
+        if previous_actions is None:
+            if delay:
+                raise ValueError(f"delay is {delay}, which needs previous_actions; give both, or neither.")
+            return None
+        horizon, size = self.config.horizon, self.config.action_dim
+        known = self.processor.normalize_actions(torch.as_tensor(previous_actions), unnorm_key).to(self.device)
+        known = known.expand(batch, -1, -1) if known.ndim == 2 else known
+        if known.ndim != 3 or len(known) != batch or not 1 <= known.shape[1] <= horizon:
+            raise ValueError(
+                f"previous_actions has shape {tuple(known.shape)}, but it must be ({batch}, 1 to {horizon}, {size})."
+            )
+        if not 0 <= delay <= known.shape[1]:
+            raise ValueError(f"delay is {delay}, but previous_actions hold {known.shape[1]}; give 0 to that many.")
+        target = known.new_zeros(batch, horizon, size)
+        target[:, : known.shape[1]] = known
+        return ChunkGuidance(target, prefix_weights(horizon, known.shape[1], delay))
 
     def run_action_expert(self, context: ActionContext, expert_inputs: dict, unnorm_key) -> InstructVLAActionOutput:
         batch = len(expert_inputs["noise"])
