@@ -1,7 +1,9 @@
-"""Confidence intervals of success rates."""
+"""Success rates and their confidence intervals."""
 
+from dataclasses import dataclass
 from math import sqrt
 from statistics import NormalDist
+from typing import Any
 
 
 def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -29,3 +31,32 @@ def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> tu
     middle = (rate + spread / 2) / (1 + spread)
     half = z * sqrt(rate * (1 - rate) / trials + spread / (4 * trials)) / (1 + spread)
     return max(0.0, middle - half), min(1.0, middle + half)
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Successes of some trials."""
+
+    successes: int
+    trials: int
+
+    @property
+    def value(self) -> float:
+        return self.successes / self.trials if self.trials else float("nan")
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson's, of 95 %."""
+        return wilson_interval(self.successes, self.trials)
+
+    def __str__(self) -> str:
+        if not self.trials:
+            return "–"
+        low, high = self.interval
+        return f"{100 * self.value:.1f} % [{100 * low:.1f}–{100 * high:.1f}]"
+
+    def record(self) -> dict[str, Any]:
+        """As JSON."""
+        low, high = self.interval
+        rate = self.value if self.trials else None
+        return {"successes": self.successes, "trials": self.trials, "rate": rate, "low": low, "high": high}

@@ -1,22 +1,19 @@
 """Claims about Tabletop-Instruct as a measurement."""
 
-import json
 from collections import Counter
 
 import pytest
 
+from instructvla.evaluation.intervals import Rate
+from instructvla.evaluation.ledger import Ledger, Outcome
 from instructvla.evaluation.tabletop.benchmark import (
-    Rate,
-    open_results,
     rates,
-    read_outcomes,
     run_benchmark,
     select_tasks,
     trials_of,
 )
 from instructvla.evaluation.tabletop.instruct import instruct_task, instruct_tasks
 from instructvla.evaluation.tabletop.policies import ExpertPolicy, RandomPolicy
-from instructvla.evaluation.tabletop.rollout import Outcome
 from tests.tabletop_policies import APPLE, CLOSE, THIRSTY
 
 
@@ -74,19 +71,9 @@ def test_a_second_call_goes_on_where_the_first_stopped(tmp_path):
     Counting.started = 0
     both = run_benchmark(Counting, trials, tmp_path / "results")
     assert Counting.started == len(trials) - 1 and both[0] == first[0]
-    assert [(one.name, one.index) for one in both] == trials
+    assert [one.key for one in both] == trials
     assert run_benchmark(Counting, trials, tmp_path / "results") == both and Counting.started == len(trials) - 1
     assert both == run_benchmark(Counting, trials)
-
-
-def test_a_half_written_last_line_is_run_again(tmp_path):
-    trials = trials_of(select_tasks([APPLE]), 2)
-    both = run_benchmark(ExpertPolicy, trials, tmp_path)
-    file = tmp_path / "trials.jsonl"
-    file.write_bytes(file.read_bytes()[:-20])
-    assert len(read_outcomes(tmp_path)) == 1
-    assert run_benchmark(ExpertPolicy, trials, tmp_path) == both
-    assert [json.loads(line)["index"] for line in file.read_text().splitlines()] == [0, 1]
 
 
 def test_results_of_other_settings_are_refused(tmp_path):
@@ -98,28 +85,6 @@ def test_results_of_other_settings_are_refused(tmp_path):
         run_benchmark(ExpertPolicy, trials, tmp_path, max_steps=9)
 
 
-def test_a_checkpoint_may_be_called_otherwise_but_not_be_another(tmp_path):
-    open_results(tmp_path, {"policy": "model", "name": "a", "weights": "1"})
-    assert open_results(tmp_path, {"policy": "model", "name": "b", "weights": "1"}) == {}
-    with pytest.raises(ValueError, match="weights was '1', is '2'"):
-        open_results(tmp_path, {"policy": "model", "name": "a", "weights": "2"})
-
-
-def test_a_folder_with_something_else_is_left_alone(tmp_path):
-    (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(ValueError, match="holds something else"):
-        run_benchmark(ExpertPolicy, [(APPLE, 0)], tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
-
-
-def test_a_broken_line_is_named(tmp_path):
-    run_benchmark(ExpertPolicy, [(APPLE, 0)], tmp_path)
-    file = tmp_path / "trials.jsonl"
-    file.write_text("{}\n" + file.read_text())
-    with pytest.raises(ValueError, match=r"trials.jsonl, line 1 is no outcome"):
-        read_outcomes(tmp_path)
-
-
 def test_outcomes_are_written_before_the_run_is_over(tmp_path):
     class Fails(ExpertPolicy):
         def _decision(self, moment):
@@ -129,7 +94,7 @@ def test_outcomes_are_written_before_the_run_is_over(tmp_path):
 
     with pytest.raises(RuntimeError, match="power cut"):
         run_benchmark(Fails, [(APPLE, 0), (CLOSE, 0)], tmp_path, environments=1)
-    assert [one.name for one in read_outcomes(tmp_path)] == [APPLE]
+    assert list(Ledger.read(tmp_path).outcomes) == [(APPLE, 0)]
 
 
 def test_rates_are_by_level_and_category():
@@ -147,11 +112,6 @@ def test_rates_are_by_level_and_category():
         "negation": Rate(1, 2),
         "tool_use": Rate(1, 1),
     }
-
-
-def test_a_rate_shows_its_interval():
-    assert str(Rate(150, 200)) == "75.0 % [68.6–80.5]"
-    assert str(Rate(0, 0)) == "–" and Rate(0, 0).record()["rate"] is None
 
 
 def test_processes_give_the_same_outcomes_as_one(tmp_path):

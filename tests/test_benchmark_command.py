@@ -1,14 +1,12 @@
 """Claims about `instructvla tabletop`."""
 
-import json
-
 import pytest
 from typer.testing import CliRunner
 
+from instructvla.evaluation.ledger import Ledger, Outcome
 from instructvla.evaluation.tabletop import benchmark_command
 from instructvla.evaluation.tabletop.benchmark_command import app, make_policy, rate_lines
 from instructvla.evaluation.tabletop.policies import ExpertPolicy, ModelPolicy, RandomPolicy
-from instructvla.evaluation.tabletop.rollout import Outcome
 from tests.tabletop_policies import APPLE, CLOSE, THIRSTY, shared_model
 
 
@@ -33,17 +31,17 @@ def test_the_expert_s_rates_are_printed_per_level_and_category(tmp_path):
     rows = [line.split()[:2] for line in result.stdout.splitlines()]
     assert ["atomic", "2/2"] in rows and ["situated_reasoning", "2/2"] in rows and ["negation", "2/2"] in rows
     assert "100.0 % [34.2–100.0]" in result.stdout
-    assert len((tmp_path / "expert" / "trials.jsonl").read_text().splitlines()) == 4
+    assert len(Ledger.read(tmp_path / "expert").outcomes) == 4
 
 
 def test_options_reach_the_model_and_the_settings(tmp_path):
     options = ["--no-think", "--ratio", "2", "--execute", "8", "--max-steps", "8", "--tasks", CLOSE, "--trials", "1"]
     result = command("tiny", *options, "--output", str(tmp_path / "tiny"))
     assert result.exit_code == 0, result.output
-    settings = json.loads((tmp_path / "tiny" / "settings.json").read_text())
+    ledger = Ledger.read(tmp_path / "tiny")
     expected = {"name": "tiny", "think": False, "ratio": 2, "execute": 8, "rethink": None, "max_steps": 8}
-    assert expected.items() <= settings.items()
-    assert json.loads((tmp_path / "tiny" / "trials.jsonl").read_text())["decisions"] == 1
+    assert expected.items() <= ledger.settings.items()
+    assert [outcome.decisions for outcome in ledger.outcomes.values()] == [1]
 
 
 def test_another_call_on_the_same_folder_is_refused_if_its_settings_differ(tmp_path):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from instructvla.evaluation.intervals import wilson_interval
+from instructvla.evaluation.intervals import Rate, wilson_interval
 
 
 @pytest.mark.parametrize(
@@ -42,3 +42,8 @@ def test_impossible_counts_are_refused(successes, trials):
 def test_confidence_is_a_share(confidence):
     with pytest.raises(ValueError, match="between 0 and 1"):
         wilson_interval(1, 2, confidence)
+
+
+def test_a_rate_shows_its_interval():
+    assert str(Rate(150, 200)) == "75.0 % [68.6–80.5]"
+    assert str(Rate(0, 0)) == "–" and Rate(0, 0).record()["rate"] is None

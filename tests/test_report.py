@@ -4,10 +4,9 @@ import json
 
 from typer.testing import CliRunner
 
-from instructvla.evaluation.tabletop.benchmark import open_results
+from instructvla.evaluation.ledger import Ledger, Outcome
 from instructvla.evaluation.tabletop.failures import Cause
 from instructvla.evaluation.tabletop.report import app, described
-from instructvla.evaluation.tabletop.rollout import Outcome
 from tests.tabletop_policies import APPLE, THIRSTY
 
 MODEL = {"policy": "model", "name": "checkpoints/tiny", "think": True, "ratio": 1, "weights": "1", "max_steps": 80}
@@ -15,14 +14,12 @@ MODEL = {"policy": "model", "name": "checkpoints/tiny", "think": True, "ratio": 
 
 def results(folder, settings, **successes: int):
     """Results with so many successes of 10 trials of each task."""
-    open_results(folder, settings)
+    ledger = Ledger.open(folder, settings)
     names = {"atomic": APPLE, "negation": THIRSTY}
-    with (folder / "trials.jsonl").open("w") as file:
-        for key, count in successes.items():
-            for index in range(10):
-                cause = None if index < count else str(Cause.MISSED if index % 2 else Cause.NEVER_NEAR)
-                outcome = Outcome(names[key], index, 1, "…", index < count, 9, cause=cause)
-                file.write(json.dumps(outcome.record()) + "\n")
+    for key, count in successes.items():
+        for index in range(10):
+            cause = None if index < count else str(Cause.MISSED if index % 2 else Cause.NEVER_NEAR)
+            ledger.add(Outcome(names[key], index, 1, "…", index < count, 9, cause=cause))
     return str(folder)
 
 
@@ -85,7 +82,7 @@ def test_rows_of_other_benchmarks_are_refused(tmp_path):
 def test_bad_input_is_one_line_on_stderr(tmp_path):
     empty = results(tmp_path / "empty", MODEL)
     for arguments, message in [
-        ([str(tmp_path / "none")], "no folder of results"),
+        ([str(tmp_path / "none")], "has no results"),
         ([empty], "has no outcomes yet"),
         ([empty, "--output", "table.txt"], "must end in .md"),
     ]:

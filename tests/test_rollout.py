@@ -3,14 +3,15 @@
 import numpy as np
 import pytest
 
+from instructvla.evaluation.ledger import Outcome
 from instructvla.evaluation.tabletop import rollout
 from instructvla.evaluation.tabletop.policies import Decision, ExpertPolicy, ModelPolicy, RandomPolicy
-from instructvla.evaluation.tabletop.rollout import Assignment, Outcome, rollouts
+from instructvla.evaluation.tabletop.rollout import Assignment, rollouts
 from tests.tabletop_policies import APPLE, CLOSE, THIRSTY, Recorder, assignments, shared_model
 
 
 def by_trial(outcomes) -> dict[tuple[str, int], Outcome]:
-    return {(one.name, one.index): one for one in outcomes}
+    return {one.key: one for one in outcomes}
 
 
 def test_the_expert_succeeds_and_chance_fails():
@@ -23,7 +24,7 @@ def test_the_expert_succeeds_and_chance_fails():
 def test_an_outcome_says_what_was_asked_and_what_came_of_it():
     (given,) = assignments(THIRSTY)
     (outcome,) = rollouts(ExpertPolicy(), [given])
-    assert (outcome.name, outcome.index, outcome.seed) == (THIRSTY, 0, given.trial.seed)
+    assert (outcome.task, outcome.index, outcome.seed) == (THIRSTY, 0, given.trial.seed)
     assert outcome.instruction == given.trial.instruction and outcome.error is None
     assert outcome.decisions == outcome.steps
     assert Outcome.of_record(outcome.record()) == outcome

@@ -9,11 +9,12 @@ from typing import Annotated, Any
 import typer
 
 from instructvla.command_errors import errors_on_stderr
+from instructvla.evaluation.ledger import Outcome
 from instructvla.evaluation.tabletop.benchmark import TRIALS_PER_LEVEL, rates, run_benchmark, select_tasks, trials_of
 from instructvla.evaluation.tabletop.checkpoints import load_checkpoint
 from instructvla.evaluation.tabletop.phrases import Level
 from instructvla.evaluation.tabletop.policies import ExpertPolicy, ModelPolicy, Policy, RandomPolicy
-from instructvla.evaluation.tabletop.rollout import ENVIRONMENTS, Outcome
+from instructvla.evaluation.tabletop.rollout import ENVIRONMENTS
 from instructvla.evaluation.tabletop.world import MAX_STEPS
 
 
@@ -88,7 +89,7 @@ def rate_lines(outcomes: Sequence[Outcome]) -> list[str]:
         shown = name if name in list(Level) else f"  {name}"
         lines.append(f"{shown:26} {rate.successes:4}/{rate.trials:<4}  {rate}")
     if errors := [outcome for outcome in outcomes if outcome.error]:
-        lines.append(f"{len(errors)} broke off, the first ({errors[0].name}): {errors[0].error}")
+        lines.append(f"{len(errors)} broke off, the first ({errors[0].task}): {errors[0].error}")
     return lines
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from instructvla.command_errors import errors_on_stderr
-from instructvla.evaluation.tabletop.benchmark import Rate
+from instructvla.evaluation.intervals import Rate
 from instructvla.evaluation.tabletop.checkpoints import load_checkpoint
 from instructvla.evaluation.tabletop.phrases import QUESTION_CATEGORIES, Category
 from instructvla.evaluation.tabletop.picture_chats import GRIPPER_AREA

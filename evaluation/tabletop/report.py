@@ -9,13 +9,12 @@ from typing import Annotated, Any
 import typer
 
 from instructvla.command_errors import errors_on_stderr
+from instructvla.evaluation.ledger import Ledger
 from instructvla.evaluation.tabletop.benchmark import (
     LEVEL_NAMES,
     TRIALS_PER_LEVEL,
     groups_of,
     rates,
-    read_outcomes,
-    read_settings,
 )
 from instructvla.evaluation.tabletop.phrases import Level
 
@@ -38,9 +37,10 @@ class ResultRow:
     """
 
     def __init__(self, folder: Path, title: str | None = None):
-        self.settings = read_settings(folder)
+        ledger = Ledger.read(folder)
+        self.settings = ledger.settings
         self.title = title or described(self.settings)
-        outcomes = read_outcomes(folder)
+        outcomes = list(ledger.outcomes.values())
         if not outcomes:
             raise ValueError(f"{folder} has no outcomes yet; run `instructvla tabletop` with --output {folder} on.")
         self.rates = rates(outcomes)

@@ -7,13 +7,14 @@ robots run beside it, but for the floating-point error of the policy's batches (
 import multiprocessing
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium
 import numpy as np
 import torch
 
+from instructvla.evaluation.ledger import Outcome
 from instructvla.evaluation.tabletop import ENVIRONMENT
 from instructvla.evaluation.tabletop.failures import EpisodeHistory
 from instructvla.evaluation.tabletop.instruct import Trial
@@ -34,49 +35,14 @@ class Assignment:
         index: of the trial among the task's.
         trial: scene, task, instruction and seed.
         judged: whether the trial's task says what success is; otherwise the episode runs to its last step.
+        groups: what its success counts towards beside its task.
     """
 
     name: str
     index: int
     trial: Trial
     judged: bool = True
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a trial.
-
-    Args:
-        name: of the task.
-        index: of the trial among the task's.
-        seed: of the trial.
-        instruction: what the policy was told.
-        success: None where no rule says what success is.
-        steps: control steps until success, or until the end.
-        decisions: of the policy.
-        responses: what it said, without repetitions.
-        error: why the episode broke off, or None.
-        cause: why it failed (`failures.Cause`), or None.
-    """
-
-    name: str
-    index: int
-    seed: int
-    instruction: str
-    success: bool | None
-    steps: int
-    decisions: int = 0
-    responses: tuple[str, ...] = ()
-    error: str | None = None
-    cause: str | None = None
-
-    def record(self) -> dict[str, Any]:
-        """As JSON."""
-        return asdict(self) | {"responses": list(self.responses)}
-
-    @classmethod
-    def of_record(cls, record: dict[str, Any]) -> "Outcome":
-        return cls(**(record | {"responses": tuple(record["responses"])}))
+    groups: tuple[str, ...] = ()
 
 
 @dataclass
@@ -152,7 +118,7 @@ class Robot:
         failed = self.assignment.judged and not self.success
         said = self.responses[-1] if self.responses else None
         return Outcome(
-            name=self.assignment.name,
+            task=self.assignment.name,
             index=self.assignment.index,
             seed=trial.seed,
             instruction=trial.instruction,
@@ -161,6 +127,7 @@ class Robot:
             decisions=self._decisions,
             responses=tuple(self.responses),
             error=self.error,
+            groups=self.assignment.groups,
             cause=self._history.cause(said, self.error) if failed else None,
         )
 

@@ -9,12 +9,13 @@ import typer
 
 from instructvla.command_errors import errors_on_stderr
 from instructvla.evaluation.intervals import wilson_interval
+from instructvla.evaluation.ledger import Outcome
 from instructvla.evaluation.one_picture import one_line
 from instructvla.evaluation.tabletop.checkpoints import DEFAULT_CHECKPOINT, load_checkpoint
 from instructvla.evaluation.tabletop.films import Film
 from instructvla.evaluation.tabletop.own_instruction import listed_things, own_assignment
 from instructvla.evaluation.tabletop.policies import ModelPolicy, TimedPolicy
-from instructvla.evaluation.tabletop.rollout import Outcome, rollouts
+from instructvla.evaluation.tabletop.rollout import rollouts
 from instructvla.evaluation.tabletop.world import MAX_STEPS
 
 NO_RULE = "no success rule for a free instruction"
