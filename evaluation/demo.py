@@ -10,9 +10,10 @@ import numpy as np
 import typer
 
 from instructvla.command_errors import errors_on_stderr
+from instructvla.evaluation.film_writer import check_film
 from instructvla.evaluation.ledger import Outcome
 from instructvla.evaluation.tabletop.checkpoints import DEFAULT_CHECKPOINT, load_checkpoint
-from instructvla.evaluation.tabletop.films import Film, check_film
+from instructvla.evaluation.tabletop.films import Film
 from instructvla.evaluation.tabletop.instruct import Trial
 from instructvla.evaluation.tabletop.policies import ModelPolicy, Policy, TimedPolicy
 from instructvla.evaluation.tabletop.rollout import Assignment, rollouts

@@ -3,10 +3,10 @@
 import av
 import numpy as np
 import pytest
-from PIL import Image, ImageFont, ImageSequence
+from PIL import Image, ImageSequence
 
 from instructvla.evaluation.tabletop import films
-from instructvla.evaluation.tabletop.films import CAPTION, FRAMES_PER_STEP, Film, check_film, wrapped, write_verdict
+from instructvla.evaluation.tabletop.films import CAPTION, FRAMES_PER_STEP, Film
 from instructvla.evaluation.tabletop.rollout import Assignment, rollouts
 from tests.tabletop_policies import APPLE, CLOSE, Recorder, TalkingExpert, assignments
 
@@ -49,16 +49,6 @@ def test_the_picture_moves_and_the_verdict_comes_at_the_end(expert_film):
     assert green[-1] > 20 and green[-1] > 10 * max(1, green[len(green) // 2])
 
 
-def test_success_failure_and_an_end_without_a_rule_are_told_apart():
-    def colour_of(verdict: bool | None) -> tuple[int, ...]:
-        frame = Image.new("RGB", (SIZE, SIZE))
-        write_verdict(frame, SIZE, verdict)
-        return max(frame.getcolors(SIZE * SIZE), key=lambda one: sum(one[1]))[1]
-
-    success, failure, end = map(colour_of, (True, False, None))
-    assert success[1] == max(success) and failure[0] == max(failure) and len(set(end)) == 1
-
-
 def test_an_episode_without_a_rule_ends_without_a_verdict(tmp_path, monkeypatch):
     verdicts = []
     monkeypatch.setattr(films, "write_verdict", lambda frame, bottom, success: verdicts.append(success))
@@ -96,33 +86,7 @@ def test_a_failed_run_leaves_no_film_and_the_old_one_stays(tmp_path):
     assert path.read_bytes() == b"old" and [one.name for one in tmp_path.iterdir()] == ["film.mp4"]
 
 
-def test_what_can_not_become_a_film_is_refused(tmp_path, monkeypatch):
-    with pytest.raises(ValueError, match=r"must end in .mp4 or .gif"):
-        check_film(tmp_path / "film.avi")
-    (tmp_path / "folder.mp4").mkdir()
-    with pytest.raises(ValueError, match="is a folder"):
-        check_film(tmp_path / "folder.mp4")
-    (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match="not a folder that you may write to"):
-        check_film(tmp_path / "file" / "film.mp4")
-    monkeypatch.setattr(films, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"instructvla\[eval\]"):
-        check_film(tmp_path / "film.mp4")
-    check_film(tmp_path / "film.gif")
-
-
-@pytest.mark.parametrize("text", ["word " * 200, "x" * 500, "prends la cuillère à l'évier 🤖\x1b[31m", "", "a\nb"])
-def test_any_text_fits_its_lines(text):
-    font = ImageFont.load_default(15)
-    lines = wrapped(text, 200, font)
-    assert len(lines) <= 3 and all(font.getlength(line) <= 200 and line.isprintable() for line in lines)
-
-
 @pytest.mark.parametrize("size", [64, 225])
 def test_a_size_without_room_for_both_cameras_is_refused(size, tmp_path):
     with pytest.raises(ValueError, match=f"even and at least 224 px, got {size}"):
         Film(tmp_path / "film.mp4", size)
-
-
-def test_a_short_text_stays_as_it_is():
-    assert wrapped("pick up the apple", 300, ImageFont.load_default(15)) == ["pick up the apple"]
