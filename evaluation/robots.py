@@ -32,6 +32,7 @@ class Robot:
         make_schedule: gives, for one episode, the released way from chunks to actions.
         state: proprioception of the environment → the policy's state; None where they are the same.
         unnorm_keys: statistics of checkpoints that were trained for it.
+        random_span: largest move and turn of a step, in the policy's units, when actions are random.
     """
 
     name: str
@@ -39,6 +40,12 @@ class Robot:
     make_schedule: Callable[[], Schedule]
     state: Callable[[np.ndarray], np.ndarray] | None = None
     unnorm_keys: tuple[str, ...] = ()
+    random_span: tuple[float, float] = (0.02, 0.1)
+
+    def random_action(self, rng: np.random.Generator) -> np.ndarray:
+        """(7,) float64: uniform within the span, the gripper open or closed."""
+        move, turn = self.random_span
+        return np.concatenate([rng.uniform(-move, move, 3), rng.uniform(-turn, turn, 3), [rng.integers(2)]])
 
 
 def simpler_commands(make_gripper: Callable[[], Callable], action_scale: float = 1.0) -> Command:
@@ -73,8 +80,14 @@ ROBOTS: Mapping[str, Robot] = {
             google_robot_state,
             ("fractal20220817_data",),
         ),
-        Robot("libero", lambda: libero_command, lambda: OpenLoop(8)),
-        Robot("tabletop", lambda: np.array, lambda: OpenLoop(TABLETOP_STEPS), unnorm_keys=("tabletop",)),
+        Robot("libero", lambda: libero_command, lambda: OpenLoop(8), random_span=(1.0, 1.0)),
+        Robot(
+            "tabletop",
+            lambda: np.array,
+            lambda: OpenLoop(TABLETOP_STEPS),
+            unnorm_keys=("tabletop",),
+            random_span=(0.05, 0.25),
+        ),
     )
 }
 

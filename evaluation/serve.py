@@ -43,7 +43,7 @@ def is_open_to_others(host: str) -> bool:
 
 @app.command()
 def main(
-    model: Annotated[str, typer.Argument(help="Folder or Hub repository, or nano for the untrained one.")],
+    model: Annotated[str, typer.Argument(help="Folder or Hub repository; nano, untrained; random; replay:FOLDER.")],
     host: Annotated[str, typer.Option(help="0.0.0.0 lets other machines in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free one.")] = 8000,
     revision: Annotated[str | None, typer.Option(help="Of the Hub repository: branch, tag or commit.")] = None,
@@ -65,7 +65,7 @@ def main(
             from instructvla.evaluation.policy_server import PolicyServer, ServerLimits, bound_socket, url_of
         except ImportError as error:
             raise ValueError(f"the server needs {error.name}: pip install 'instructvla[serve]'") from error
-        from instructvla.evaluation.served_policy import load_policy
+        from instructvla.evaluation.scripted_policies import is_scripted, scripted_policy
 
         limits = ServerLimits(
             max_message_mb=max_message_mb,
@@ -79,10 +79,15 @@ def main(
             raise ValueError("--token must be of ASCII characters, and not empty")
         sock = bound_socket(host, port)  # before the model is loaded: a port in use is known now
         logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s")
-        policy = load_policy(model, revision, device, max_new_tokens)
+        if is_scripted(model):
+            policy = scripted_policy(model)
+        else:
+            from instructvla.evaluation.served_policy import load_policy
+
+            policy = load_policy(model, revision, device, max_new_tokens)
         if token is None and is_open_to_others(host):
             typer.echo(f"warning: {host} lets everyone in who reaches this port; --token asks for a token", err=True)
-        announce = f"serving {model} on {policy.model.device} at {url_of(sock)}"
+        announce = f"serving {model} on {policy.metadata['device']} at {url_of(sock)}"
         asyncio.run(serve_until_signal(PolicyServer(policy, limits, token), sock, announce))
 
 

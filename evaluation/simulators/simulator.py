@@ -21,6 +21,7 @@ class Trial:
         stops_at_success: False where the published protocol judges the last step alone.
         options: what the adapter's `reset` needs, as JSON.
         instruction: what the policy is told; None: what the simulator says.
+        unnorm_key: statistics that fit the task, where the robot's checkpoints have several.
     """
 
     task: str
@@ -32,6 +33,12 @@ class Trial:
     stops_at_success: bool = True
     options: Mapping[str, Any] = field(default_factory=dict)
     instruction: str | None = None
+    unnorm_key: str | None = None
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """By which it is found in a ledger."""
+        return self.task, self.index
 
     def record(self) -> dict[str, Any]:
         """As JSON."""
