@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 LEDGER = "ledger.jsonl"
+LOGS = "logs"  # folder that a run may have before its ledger
 LABELS = ("name",)  # settings that only say what something is called
 FIRST = '{"settings": '
 
@@ -109,7 +110,7 @@ class Ledger:
         file = folder / LEDGER
         if not file.exists():
             folder.mkdir(parents=True, exist_ok=True)
-            if any(folder.iterdir()):
+            if any(path.name != LOGS for path in folder.iterdir()):
                 raise ValueError(f"{folder} holds something else; give a new folder for the results.")
             file.write_text(f"{FIRST}{json.dumps(settings, ensure_ascii=False)}}}\n", encoding="utf-8")
         _cut_unfinished_line(file)

@@ -2,64 +2,22 @@
 
 import json
 import os
-import select
-import subprocess
-import sys
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from instructvla.command_errors import errors_on_stderr
+from instructvla.evaluation.served_process import served
 
 if TYPE_CHECKING:  # websockets is an extra
     from instructvla.evaluation.load_disturbance import Disturbance
     from instructvla.evaluation.load_measurement import ClientLoad
 
-LOADING_S = 900
-STOPPING_S = 40
 MAX_CLIENTS = 256
 
 app = typer.Typer(add_completion=False)
-
-
-@contextmanager
-def served(target: str) -> Iterator[str]:
-    """The URL of a server: `target` itself, or that of a process which serves the model `target` meanwhile.
-
-    Raises:
-        ValueError: the model can't be served.
-    """
-    if target.startswith(("ws://", "wss://")):
-        yield target
-        return
-    command = [sys.executable, "-m", "instructvla.evaluation.serve", target, "--port", "0"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        yield _announced_url(process, target)
-    finally:
-        process.terminate()
-        try:
-            process.wait(STOPPING_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        process.stdout.close()
-
-
-def _announced_url(process: subprocess.Popen, target: str) -> str:
-    give_up = time.monotonic() + LOADING_S
-    while time.monotonic() < give_up:
-        if select.select([process.stdout], [], [], 1.0)[0]:
-            line = process.stdout.readline()
-            if not line:
-                raise ValueError(f"{target} can't be served; the server's own error stands above")
-            if " at ws://" in line:
-                return line.split()[-1]
-    raise ValueError(f"{target} was not served within {LOADING_S} s")
 
 
 def parse_clients(text: str) -> list[int]:

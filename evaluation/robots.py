@@ -80,7 +80,13 @@ ROBOTS: Mapping[str, Robot] = {
             google_robot_state,
             ("fractal20220817_data",),
         ),
-        Robot("libero", lambda: libero_command, lambda: OpenLoop(8), random_span=(1.0, 1.0)),
+        Robot(
+            "libero",
+            lambda: libero_command,
+            lambda: OpenLoop(8),
+            unnorm_keys=tuple(f"libero_{suite}_no_noops" for suite in ("spatial", "object", "goal", "10")),
+            random_span=(1.0, 1.0),
+        ),
         Robot(
             "tabletop",
             lambda: np.array,

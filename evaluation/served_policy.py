@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from instructvla.evaluation.doctor import choose_device
 from instructvla.evaluation.one_picture import load_model
 from instructvla.evaluation.policy_observations import ObservationReader, PolicyRequest
+from instructvla.evaluation.weights_fingerprint import weights_fingerprint
 from instructvla.generation_instructvla import ActionContext
 
 NANO = "nano"
@@ -55,6 +57,11 @@ class ServedPolicy:
         self.unnorm_keys = list(processor.statistics)
         self.reader = ObservationReader(processor.cameras, processor.state_dim, self.unnorm_keys)
 
+    @cached_property
+    def weights(self) -> str:
+        """Checksum of the model's weights; the model is not to be changed afterwards."""
+        return weights_fingerprint(self.model)
+
     @property
     def metadata(self) -> dict[str, Any]:
         """What a client gets when it connects."""
@@ -62,6 +69,7 @@ class ServedPolicy:
         return {
             "model": self.name,
             "revision": self.revision,
+            "weights": self.weights,
             "instructvla_version": version("instructvla"),
             "device": str(self.model.device),
             "unnorm_keys": self.unnorm_keys,

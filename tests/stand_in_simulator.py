@@ -25,6 +25,8 @@ class PointSimulator:
         rng = np.random.default_rng(trial.seed)
         self.place = rng.uniform(-0.1, 0.1, 3)
         self.target = np.array(trial.options.get("target", (0.2, 0.0, 0.1)))
+        if trial.options.get("at_target"):
+            self.place = self.target.copy()
         return self._observation()
 
     def step(self, command: np.ndarray) -> Observation:

@@ -33,14 +33,6 @@ def test_a_running_server_gives_a_row_for_each_number_of_clients_and_json(url, t
     assert all(0 < row["p50_ms"] <= row["p99_ms"] and row["throughput"] > 0 for row in stored)
 
 
-def test_a_model_is_served_by_a_process_that_ends_with_the_test(capfd):
-    with load_test.served("nano") as address:
-        result = command(address, "--clients", "1", "--seconds", "0.2", "--reuse-latent")
-        assert result.exit_code == 0, result.output
-    assert command(address, "--clients", "1").exit_code == 2
-    assert "stopping" in capfd.readouterr().err
-
-
 def test_bad_clients_are_reported_and_the_exit_code_tells(url, monkeypatch):
     found = Disturbance(2, 20, {"flood": 3}, (), 1e-7, 10.0, 12.0)
     monkeypatch.setattr("instructvla.evaluation.load_disturbance.measure_disturbance", lambda *_: found)
@@ -69,10 +61,3 @@ def test_a_server_that_is_down_is_one_line(monkeypatch):
     monkeypatch.setattr("instructvla.evaluation.policy_client.RETRY_EVERY_S", 100.0)
     result = command("ws://127.0.0.1:9", "--clients", "1")
     assert result.exit_code == 2 and result.stderr.startswith("error: connection: no policy server answers")
-
-
-@pytest.mark.slow
-def test_a_model_that_cannot_be_served_is_one_more_line(capfd):
-    result = command("/no/such/model", "--clients", "1")
-    assert result.exit_code == 2 and "can't be served" in result.stderr
-    assert "neither a folder nor the name of a Hub repository" in capfd.readouterr().err

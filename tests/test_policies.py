@@ -5,7 +5,6 @@ from types import SimpleNamespace
 import gymnasium
 import numpy as np
 import pytest
-import torch
 
 from instructvla.evaluation.tabletop import ENVIRONMENT
 from instructvla.evaluation.tabletop.policies import (
@@ -16,9 +15,9 @@ from instructvla.evaluation.tabletop.policies import (
     TimedPolicy,
     picture_side,
     tabletop_cameras,
-    weights_fingerprint,
 )
 from instructvla.evaluation.tabletop.world import Tabletop
+from instructvla.evaluation.weights_fingerprint import weights_fingerprint
 from tests.tabletop_policies import shared_model, tabletop_model
 
 WORDS = 3  # tokens that the untrained model may say
@@ -131,14 +130,6 @@ def test_settings_name_everything_that_decisions_follow_from():
     expected = {"policy": "model", "name": "some/model", "think": True, "ratio": 2, "execute": 5, "rethink": 3}
     assert expected.items() <= settings.items()
     assert settings["weights"] == weights_fingerprint(shared_model())
-
-
-def test_other_weights_have_another_fingerprint():
-    model = tabletop_model()
-    before = weights_fingerprint(model)
-    with torch.no_grad():
-        next(model.parameters()).view(-1)[0] += 1e-3
-    assert weights_fingerprint(model) != before
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ class SimulatorProcess:
                 stderr=errors,
                 bufsize=0,
                 env={**os.environ, **(environment or {})},
-                start_new_session=True,
+                process_group=0,
             )
         except OSError as error:
             raise ValueError(f"the simulator's interpreter {python} can't be started ({error.strerror}).") from error
@@ -97,12 +97,16 @@ class SimulatorProcess:
                 self._process.wait(ENDING_S)
         self.kill()
 
+    def abort(self) -> None:
+        """From another thread: end it at once, so that the thread that waits for it is told."""
+        with suppress(ProcessLookupError):  # it may have ended by itself
+            os.killpg(self._process.pid, signal.SIGKILL)
+
     def kill(self) -> None:
         """End it and what it has started, at once."""
         if self._process.stdout.closed:
             return
-        with suppress(ProcessLookupError):  # it may have ended by itself
-            os.killpg(self._process.pid, signal.SIGKILL)
+        self.abort()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             pipe.close()

@@ -4,14 +4,12 @@ A policy decides for several robots at once. It keeps nothing between its calls:
 is in the `Decision` that it gives, and comes back with the next `Moment` of that robot.
 """
 
-import hashlib
 import time
 from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 
 from instructvla.evaluation.decision_cadence import Cadence, noise_seed
 from instructvla.evaluation.policy_observations import PolicyRequest
@@ -134,7 +132,7 @@ class ModelPolicy:
             **asdict(self.cadence),
             **{name: getattr(self, name) for name in ("name", "execute", "image_size")},
             "max_new_tokens": self._served.max_new_tokens,
-            "weights": weights_fingerprint(self._served.model),
+            "weights": self._served.weights,
         }
 
     def act(self, moments: Sequence[Moment]) -> list[Decision]:
@@ -257,12 +255,3 @@ def check_sizes(action_dim: int, state_dim: int | None) -> bool:
             f"the model takes {state_dim} states, but this arm has {len(STATE_NAMES)} ({', '.join(STATE_NAMES)})."
         )
     return state_dim is not None
-
-
-def weights_fingerprint(model: torch.nn.Module) -> str:
-    """Checksum of all parameters and buffers, so that a re-trained checkpoint isn't taken for the old one."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()[:16]

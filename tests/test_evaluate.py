@@ -1,0 +1,88 @@
+"""Claims about `instructvla evaluate`."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from instructvla.evaluation.evaluate import app, chosen_schedule
+from instructvla.evaluation.ledger import Ledger
+from instructvla.evaluation.policy_server import PolicyServer, running_server
+from instructvla.evaluation.scripted_policies import scripted_policy
+from tests.tabletop_policies import APPLE, CLOSE
+
+BENCHMARK = "tests.stand_in_benchmark"
+
+
+@pytest.fixture(scope="module")
+def url():
+    with running_server(PolicyServer(scripted_policy("random"))) as address:
+        yield address
+
+
+@pytest.fixture(autouse=True)
+def found(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+
+
+def command(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_rates_are_printed_by_group_with_what_makes_them_differ(url, tmp_path):
+    result = command(BENCHMARK, url, "--output", tmp_path / "run", "--trials", "2", "--workers", "2")
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith("Points") and any(line.split()[:2] == ["near", "2/2"] for line in lines)
+    assert any(line.split()[:2] == ["far", "0/2"] for line in lines) and "note: a point stands in" in result.stdout
+    ledger = Ledger.read(tmp_path / "run")
+    assert ledger.settings["simulator"] == {"point": "1.0"} and ledger.settings["policy"] == "random"
+    assert len(ledger.outcomes) == 4
+
+
+def test_a_second_call_goes_on_and_other_settings_are_refused(url, tmp_path):
+    assert command(BENCHMARK, url, "--output", tmp_path, "--tasks", "near", "--trials", "1").exit_code == 0
+    first = (tmp_path / "ledger.jsonl").read_text()
+    assert command(BENCHMARK, url, "--output", tmp_path, "--trials", "1").exit_code == 0
+    assert (tmp_path / "ledger.jsonl").read_text().startswith(first) and len(Ledger.read(tmp_path).outcomes) == 2
+    result = command(BENCHMARK, url, "--output", tmp_path, "--open-loop", "1")
+    assert result.exit_code == 2 and "schedule was 'released', is 'open loop of 1'" in result.stderr
+
+
+def test_the_tabletop_runs_through_server_runner_and_process_and_its_replay_gives_the_same(url, tmp_path):
+    asked = ["--tasks", APPLE, "--tasks", CLOSE, "--trials", "1", "--record"]
+    result = command("tabletop", url, "--output", tmp_path / "first", *asked)
+    assert result.exit_code == 0, result.output
+    again = command("tabletop", f"replay:{tmp_path / 'first' / 'recordings'}", "--output", tmp_path / "again", *asked)
+    assert again.exit_code == 0, again.output
+    first, second = (Ledger.read(tmp_path / name).outcomes for name in ("first", "again"))
+    assert {key: (one.success, one.steps) for key, one in first.items()} == {
+        key: (one.success, one.steps) for key, one in second.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "no benchmark 'nowhere'; there are tabletop, "),
+        ([BENCHMARK, "--tasks", "left"], "no task 'left'; there are near, far"),
+        ([BENCHMARK, "--open-loop", "0"], "at least 1 action of a chunk, got 0"),
+        ([BENCHMARK, "--open-loop", "1", "--temporal", "0.1"], "exclude each other"),
+        ([BENCHMARK, "--unnorm-key", "mine"], "needs mine"),
+    ],
+)
+def test_bad_input_is_one_line(url, tmp_path, arguments, message):
+    result = command(arguments[0], url, "--output", tmp_path / "run", *arguments[1:])
+    assert result.exit_code == 2 and result.stderr.splitlines()[-1].startswith("error: ") and message in result.stderr
+
+
+def test_a_server_that_is_down_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr("instructvla.evaluation.policy_client.RETRY_EVERY_S", 100.0)
+    result = command(BENCHMARK, "ws://127.0.0.1:9", "--output", tmp_path / "run")
+    assert result.exit_code == 2 and "no policy server answers" in result.stderr and not (tmp_path / "run").exists()
+
+
+def test_schedules_have_names():
+    assert chosen_schedule(None, None) == ("released", None)
+    assert chosen_schedule(4, None)[0] == "open loop of 4" and chosen_schedule(4, None)[1]().steps == 4
+    assert chosen_schedule(None, 0.01)[0] == "temporal ensembling, decay 0.01"
