@@ -77,6 +77,22 @@ COMMANDS = {
         "instructvla.evaluation.load_test:app",
         "Latency and throughput of a policy server, and whether bad clients disturb it.",
     ),
+    "evaluate": (
+        "instructvla.evaluation.evaluate:app",
+        "Success rates in a simulator, episode by episode into a ledger that goes on.",
+    ),
+    "compare": (
+        "instructvla.evaluation.compare:app",
+        "Two runs trial by trial: rates, intervals, and whether they differ by more than noise.",
+    ),
+    "evaluation-report": (
+        "instructvla.evaluation.html_report:app",
+        "Runs as one HTML page: rates, settings, episodes and their films.",
+    ),
+    "install-simulator": (
+        "instructvla.evaluation.simulators.installation:app",
+        "A benchmark's simulator in a virtual environment of its own.",
+    ),
     "tabletop": (
         "instructvla.evaluation.tabletop.benchmark_command:app",
         "Success rates on Tabletop-Instruct: a checkpoint, the expert, or chance.",
@@ -88,6 +104,14 @@ COMMANDS = {
     "tabletop-questions": (
         "instructvla.evaluation.tabletop.question_answering:app",
         "What checkpoints answer about pictures of the tabletop, as one table.",
+    ),
+    "language": (
+        "instructvla.evaluation.metrics.language:app",
+        "Captions, answers and responses about VLA-IT's pictures, scored as in the paper.",
+    ),
+    "multimodal-report": (
+        "instructvla.evaluation.multimodal.multimodal_report:app",
+        "VLMEvalKit's and lmms-eval's results beside the paper's Table 1.",
     ),
     "rollout": (
         "instructvla.evaluation.tabletop.rollout_command:app",
