@@ -1,12 +1,13 @@
 """How successive action chunks become one action per control step.
 
-A schedule is asked at each step whether it needs a chunk (`needs_chunk`), is given the one predicted from this step's
-observation (`add`), and then gives the action to execute now (`action`). One object serves one robot; `reset` starts
-the next episode.
+A schedule is asked at each step whether it needs a chunk (`needs_chunk`), and if so what the policy must know of the
+actions under way (`ask`); it is given the chunk (`add`), and gives the action to execute now (`action`), if it has one
+(`has_action`). One object serves one robot; `reset` starts the next episode.
 """
 
 from collections import deque
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -20,6 +21,10 @@ class Schedule(Protocol):
     def reset(self) -> None: ...
 
     def needs_chunk(self) -> bool: ...
+
+    def ask(self) -> Mapping[str, Any]: ...
+
+    def has_action(self) -> bool: ...
 
     def add(self, chunk: ArrayLike) -> None: ...
 
@@ -44,6 +49,12 @@ class OpenLoop:
 
     def needs_chunk(self) -> bool:
         return not self._waiting
+
+    def ask(self) -> Mapping[str, Any]:
+        return {}
+
+    def has_action(self) -> bool:
+        return bool(self._waiting)
 
     def add(self, chunk: ArrayLike) -> None:
         """(length, action_dim); replaces what is left of the last one."""
@@ -72,6 +83,12 @@ class EveryStep:
 
     def needs_chunk(self) -> bool:
         return self._action is None
+
+    def ask(self) -> Mapping[str, Any]:
+        return {}
+
+    def has_action(self) -> bool:
+        return self._action is not None
 
     def add(self, chunk: ArrayLike) -> None:
         """(length, action_dim)."""

@@ -1,6 +1,6 @@
 """`instructvla evaluate BENCHMARK`: a policy's success rates in a simulator, episode by episode into a ledger."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from functools import partial
 from importlib.metadata import version
@@ -17,6 +17,7 @@ from instructvla.evaluation.decision_cadence import Cadence
 from instructvla.evaluation.film_writer import check_film
 from instructvla.evaluation.group_rates import group_rates
 from instructvla.evaluation.ledger import LOGS, Ledger
+from instructvla.evaluation.real_time_schedule import RealTimeChunks
 from instructvla.evaluation.served_process import served
 from instructvla.evaluation.simulators.benchmark_definition import Benchmark
 from instructvla.evaluation.simulators.installation import simulator_python
@@ -96,6 +97,7 @@ def run_settings(
         "ratio": cadence.ratio,
         "rethink": cadence.rethink,
         "schedule": schedule,
+        "delay": use.delay,
         "unnorm_key": use.unnorm_key,
         "simulator": first.versions,
         "notes": list(first.notes),
@@ -104,23 +106,26 @@ def run_settings(
     }
 
 
-def chosen_schedule(open_loop: int | None, temporal: float | None) -> tuple[str, Any]:
+def chosen_schedule(
+    open_loop: int | None = None, temporal: float | None = None, real_time: int | None = None, delay: int = 0
+) -> tuple[str, Callable[[], Schedule] | None]:
     """Name and maker of a schedule other than the robot's released one.
 
     Raises:
-        ValueError: both are given, or one is out of range.
+        ValueError: several are given, or one is out of range.
     """
-    if open_loop is not None and temporal is not None:
-        raise ValueError("--open-loop and --temporal exclude each other; give one.")
-    make: Any = None
-    name = "released"
+    choices: list[tuple[str, Callable[[], Schedule]]] = []
     if open_loop is not None:
-        name, make = f"open loop of {open_loop}", partial(OpenLoop, open_loop)
-    elif temporal is not None:
-        name, make = f"temporal ensembling, decay {temporal:g}", partial(_temporal, temporal)
-    if make is not None:
+        choices.append((f"open loop of {open_loop}", partial(OpenLoop, open_loop)))
+    if temporal is not None:
+        choices.append((f"temporal ensembling, decay {temporal:g}", partial(_temporal, temporal)))
+    if real_time is not None:
+        choices.append((f"real-time chunking, every {real_time}", partial(RealTimeChunks, real_time, delay)))
+    if len(choices) > 1:
+        raise ValueError("--open-loop, --temporal and --real-time exclude each other; give one.")
+    for _, make in choices:
         make()  # says now what is out of range
-    return name, make
+    return choices[0] if choices else ("released", None)
 
 
 def _temporal(decay: float) -> Schedule:
@@ -204,6 +209,8 @@ def main(
     rethink: Annotated[int | None, typer.Option(min=1, help="Answer again every so many runs of the VLM.")] = None,
     open_loop: Annotated[int | None, typer.Option(help="Execute so many actions of each chunk.")] = None,
     temporal: Annotated[float | None, typer.Option(help="Decay of temporal ensembling.")] = None,
+    real_time: Annotated[int | None, typer.Option(help="Real-time chunking: ask every so many actions.")] = None,
+    delay: Annotated[int, typer.Option(min=0, help="Hold answers back by so many steps.")] = 0,
     unnorm_key: Annotated[str | None, typer.Option(help="Statistics; default: those of the robot.")] = None,
     device: Annotated[str | None, typer.Option(help="Of a model that is served meanwhile.")] = None,
     revision: Annotated[str | None, typer.Option(help="Of a model that is served meanwhile.")] = None,
@@ -222,7 +229,7 @@ def main(
             raise ValueError(f"the runner needs {error.name}: pip install 'instructvla[serve]'") from error
         chosen = find_benchmark(benchmark)
         selected = chosen.trials(tasks or (), trials)
-        schedule, make_schedule = chosen_schedule(open_loop, temporal)
+        schedule, make_schedule = chosen_schedule(open_loop, temporal, real_time, delay)
         if films is not Filmed.NONE:
             check_film(output / "films" / "film.mp4")
         simulator_python(chosen)  # says now what is missing
@@ -231,7 +238,7 @@ def main(
         try:
             with served(policy, given) as url:
                 thinks = _thinks(url, token) if think is None else think
-                use = PolicyUse(Cadence(thinks, ratio, rethink), unnorm_key, make_schedule)
+                use = PolicyUse(Cadence(thinks, ratio, rethink), unnorm_key, make_schedule, delay)
                 keep = Keep(output, films.value, record)
                 ledger = evaluate(chosen, selected, url, use, schedule, keep, workers, token, limits)
         except (PolicyError, SimulatorBrokeError) as error:

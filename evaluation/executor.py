@@ -8,6 +8,7 @@ while running:
 """
 
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -43,8 +44,49 @@ class ExecutedStep:
     asked: bool
 
 
+class Pending(Protocol):
+    """An answer on its way."""
+
+    def is_ready(self) -> bool:
+        """Asked once per step."""
+        ...
+
+    def result(self) -> Any: ...
+
+
+@dataclass
+class Delayed:
+    """An answer that comes a number of control steps after it was asked for, as on a slower machine."""
+
+    answer: Any
+    steps: int
+
+    def is_ready(self) -> bool:
+        self.steps -= 1
+        return self.steps < 0
+
+    def result(self) -> Any:
+        return self.answer
+
+
+@dataclass
+class InBackground:
+    """An answer that another thread waits for."""
+
+    future: Future
+
+    def is_ready(self) -> bool:
+        return self.future.done()
+
+    def result(self) -> Any:
+        return self.future.result()
+
+
 class Executor:
     """Asks the policy when the schedule needs a chunk, and turns its actions into a robot's commands.
+
+    A step waits for an answer only where the schedule has no action left; with `RealTimeChunks` the robot goes on with
+    the last chunk meanwhile.
 
     Args:
         policy: that is asked; it keeps the response and the latent action of this robot, as a `PolicyClient` does.
@@ -53,6 +95,11 @@ class Executor:
         cadence: when the policy speaks and when its VLM runs.
         unnorm_key: whose statistics to use; may be left out when the checkpoint has one set.
         seed: of the flow's noise, with the decision's number; None draws at random.
+        delay: control steps by which each answer is held back, to see in a simulation what a slower machine does.
+        in_background: whether another thread waits for the answer, as on a robot that must not stop.
+
+    Raises:
+        ValueError: a negative delay, or a delay for answers that have one of their own.
     """
 
     def __init__(
@@ -63,11 +110,18 @@ class Executor:
         cadence: Cadence = ACT_ONLY,
         unnorm_key: str | None = None,
         seed: int | None = None,
+        delay: int = 0,
+        in_background: bool = False,
     ):
+        if delay < 0 or (delay and in_background):
+            raise ValueError(f"delay is {delay}; give at least 0, and 0 for answers that are waited for in background.")
         self.policy, self.robot, self.cadence = policy, robot, cadence
         self.schedule = robot.make_schedule() if schedule is None else schedule
         self.unnorm_key, self.seed = unnorm_key, seed
         self.instruction: str | None = None
+        self._delay = delay
+        self._thread = ThreadPoolExecutor(1) if in_background else None
+        self._pending: Pending | None = None
 
     def reset(self, instruction: str, seed: int | None = None) -> None:
         """Start an episode, or another instruction within one: everything of the last one is forgotten.
@@ -83,6 +137,7 @@ class Executor:
             raise ValueError("the instruction is empty; say what the robot shall do.")
         self.instruction = instruction
         self.seed = self.seed if seed is None else seed
+        self._forget_pending()
         self.schedule.reset()
         self._command = self.robot.make_command()
         self._decisions, self._response = 0, None
@@ -102,26 +157,44 @@ class Executor:
         """
         if self.instruction is None:
             raise ValueError("call reset(instruction) before the first step.")
-        if asked := self.schedule.needs_chunk():
-            self._ask(images, proprioception)
+        if asked := self._pending is None and self.schedule.needs_chunk():
+            self._pending = self._ask(images, proprioception)
+        if self._pending is not None and (self._pending.is_ready() or not self.schedule.has_action()):
+            self._take(self._pending.result())
         action = self.schedule.action()
         return ExecutedStep(self._command(action), action, self._response, asked)
 
-    def _ask(self, images: Mapping[str, np.ndarray] | np.ndarray, proprioception: np.ndarray | None) -> None:
+    def close(self) -> None:
+        """Ends the background thread, if there is one."""
+        if self._thread is not None:
+            self._thread.shutdown()
+
+    def _ask(self, images: Mapping[str, np.ndarray] | np.ndarray, proprioception: np.ndarray | None) -> Pending:
         mode, number = self.cadence.mode(self._decisions), self._decisions
         state = proprioception
         if proprioception is not None and self.robot.state is not None:
             state = self.robot.state(proprioception)
-        answer = self.policy.act(
-            images,
-            self.instruction,
-            state=state,
-            unnorm_key=self.unnorm_key,
-            think=mode.think,
-            reuse_latent=mode.reuse_latent,
-            reset=number == 0,
-            seed=None if self.seed is None else noise_seed(self.seed, number),
-        )
+        options = {
+            "state": state,
+            "unnorm_key": self.unnorm_key,
+            "think": mode.think,
+            "reuse_latent": mode.reuse_latent,
+            "reset": number == 0,
+            "seed": None if self.seed is None else noise_seed(self.seed, number),
+            **self.schedule.ask(),
+        }
         self._decisions += 1
+        if self._thread is not None:
+            return InBackground(self._thread.submit(self.policy.act, images, self.instruction, **options))
+        return Delayed(self.policy.act(images, self.instruction, **options), self._delay)
+
+    def _take(self, answer: Any) -> None:
+        self._pending = None
         self._response = answer.response if answer.response is not None else self._response
         self.schedule.add(answer.actions)
+
+    def _forget_pending(self) -> None:
+        """Waits for what is under way: the policy must not be asked twice at once."""
+        if isinstance(self._pending, InBackground):
+            wait([self._pending.future])
+        self._pending = None

@@ -77,6 +77,8 @@ class PolicyClient:
         reuse_latent: bool = False,
         reset: bool = False,
         seed: int | None = None,
+        previous_actions: np.ndarray | None = None,
+        delay: int = 0,
     ) -> PolicyAnswer:
         """An action chunk for what the robot sees; the arguments mean what they do for `generate_action`.
 
@@ -89,6 +91,8 @@ class PolicyClient:
             reuse_latent: only run the action expert, on the latent action of the earlier answer.
             reset: forget the earlier answers first.
             seed: of the flow's initial noise.
+            previous_actions: `(k, action_dim)`, what the last chunk still has to give; the new one goes on from there.
+            delay: how many of these will have been executed when the answer is there.
 
         Raises:
             PolicyError: the server's refusal, with its `code`; after "deadline" or "connection" from this client the
@@ -96,6 +100,7 @@ class PolicyClient:
         """
         given = {"images": images, "prompt": instruction, "state": state, "unnorm_key": unnorm_key, "think": think}
         given |= {"reuse_latent": reuse_latent or None, "reset": reset or None, "seed": seed}
+        given |= {"previous_actions": previous_actions, "delay": delay or None}
         began = time.perf_counter()
         answer = self.infer({key: value for key, value in given.items() if value is not None})
         timing = answer.get("server_timing", {}) | {"total_ms": 1000 * (time.perf_counter() - began)}

@@ -1,8 +1,8 @@
 """What a policy server is asked: one observation dictionary, in our own form or in the flat form of openpi's examples.
 
 Own form: `images` {camera: (height, width, 3) uint8} (one array if the model has one camera), `prompt` or
-`instruction`, `state`, and the options `unnorm_key`, `think`, `reuse_latent`, `reset`, `seed`. Everything unknown is
-refused. `{"reset": True}` alone only resets.
+`instruction`, `state`, and the options `unnorm_key`, `think`, `reuse_latent`, `reset`, `seed`, `previous_actions`,
+`delay`. Everything unknown is refused. `{"reset": True}` alone only resets.
 
 openpi's form: `prompt`, and `observation/NAME` for each picture and for `state`. A picture's NAME is a camera of the
 model, or one of openpi's names in `OPENPI_CAMERAS`. What the model has no use for under `observation/`, e.g.
@@ -28,6 +28,8 @@ KNOWN_KEYS = (
     "reuse_latent",
     "reset",
     "seed",
+    "previous_actions",
+    "delay",
 )
 FLAT_PREFIX = "observation/"
 FLAT_STATE = FLAT_PREFIX + "state"
@@ -49,6 +51,8 @@ class PolicyRequest:
         unnorm_key, think, reuse_latent: as for `generate_action`.
         reset: forget the connection's earlier answers first.
         seed: of the flow's initial noise; None draws one.
+        previous_actions: `(k, action_dim)` float64, what the last chunk still has to give, or None.
+        delay: how many of these will have been executed when the answer is there.
         ignored: keys that the model has no use for.
     """
 
@@ -60,6 +64,8 @@ class PolicyRequest:
     reuse_latent: bool = False
     reset: bool = False
     seed: int | None = None
+    previous_actions: np.ndarray | None = None
+    delay: int = 0
     ignored: tuple[str, ...] = ()
 
 
@@ -104,7 +110,9 @@ class ObservationReader:
             think=None if own.get("think") is None else _flag(own, "think"),
             reuse_latent=_flag(own, "reuse_latent"),
             reset=_flag(own, "reset"),
-            seed=_seed(own.get("seed")),
+            seed=_count(own, "seed"),
+            previous_actions=_actions(own.get("previous_actions")),
+            delay=_count(own, "delay") or 0,
             ignored=tuple(ignored),
         )
 
@@ -213,9 +221,22 @@ def _flag(own: Mapping[str, Any], name: str) -> bool:
     return bool(value)
 
 
-def _seed(value: Any) -> int | None:
+def _count(own: Mapping[str, Any], name: str) -> int | None:
+    value = own.get(name)
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 0 <= value < 2**63:
-        raise ValueError(f"seed must be an integer of at least 0, got {str(value)[:60]!r}")
+        raise ValueError(f"{name} must be an integer of at least 0, got {str(value)[:60]!r}")
     return int(value)
+
+
+def _actions(value: Any) -> np.ndarray | None:
+    if value is None:
+        return None
+    try:
+        actions = np.array(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"previous_actions must be numbers: {error}") from error
+    if actions.ndim != 2 or actions.size == 0 or not np.isfinite(actions).all():
+        raise ValueError(f"previous_actions must be finite, (steps, action_dim), got shape {actions.shape}")
+    return actions

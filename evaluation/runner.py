@@ -40,11 +40,13 @@ class PolicyUse:
         cadence: when it speaks and when its VLM runs.
         unnorm_key: whose statistics; None: those of the trial's robot.
         make_schedule: gives, for one episode, the way from chunks to actions; None: the robot's released one.
+        delay: control steps by which answers are held back, to see what a slower machine does.
     """
 
     cadence: Cadence = Cadence()
     unnorm_key: str | None = None
     make_schedule: Callable[[], Schedule] | None = None
+    delay: int = 0
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ class Worker:
         robot = find_robot(trial.robot)
         key = self._needs.statistics_for(robot, self._use.unnorm_key or trial.unnorm_key)
         schedule = None if self._use.make_schedule is None else self._use.make_schedule()
-        executor = Executor(self._client, robot, schedule, self._use.cadence, key)
+        executor = Executor(self._client, robot, schedule, self._use.cadence, key, delay=self._use.delay)
         with ExitStack() as stack:
             film = self._film(trial)
             watches: list[Watch] = [] if film is None else [stack.enter_context(film)]

@@ -87,7 +87,8 @@ class ServedPolicy:
 
     def key(self, call: PolicyCall) -> Hashable:
         """Calls with equal keys can be answered in one batch."""
-        return self._mode(call), call.request.unnorm_key
+        known = call.request.previous_actions
+        return self._mode(call), call.request.unnorm_key, None if known is None else len(known), call.request.delay
 
     def act(self, calls: Sequence[PolicyCall]) -> list[PolicyResult]:
         """Answers of calls with the same key, from one call of `generate_action`.
@@ -99,10 +100,12 @@ class ServedPolicy:
         output = self.model.generate_action(
             [request.images for request in requests],
             [request.instruction for request in requests],
-            state=None if requests[0].state is None else np.stack([request.state for request in requests]),
+            state=_stacked([request.state for request in requests]),
             unnorm_key=requests[0].unnorm_key,
             generator=[_generator(request.seed) for request in requests],
             max_new_tokens=self.max_new_tokens,
+            previous_actions=_stacked([request.previous_actions for request in requests]),
+            delay=requests[0].delay,
             **self._reuse(calls),
         )
         actions = output.actions.numpy()  # (batch, horizon, action_dim)
@@ -154,6 +157,11 @@ def load_policy(
     policy = ServedPolicy(model, name, known, max_new_tokens)
     policy.warm_up()
     return policy
+
+
+def _stacked(rows: Sequence[np.ndarray | None]) -> np.ndarray | None:
+    """Rows of a batch, all given or all None."""
+    return None if rows[0] is None else np.stack(rows)
 
 
 def _generator(seed: int | None) -> torch.Generator:

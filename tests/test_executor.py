@@ -1,5 +1,6 @@
 """The executor: the released commands from the released chunks, and the policy asked as the cadence says."""
 
+import threading
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from instructvla.evaluation.chunk_schedules import OpenLoop
 from instructvla.evaluation.decision_cadence import Cadence
 from instructvla.evaluation.executor import Executor
+from instructvla.evaluation.real_time_schedule import RealTimeChunks
 from instructvla.evaluation.robots import find_robot
 from tests.parity import load_fixture
 
@@ -82,7 +84,50 @@ def test_without_a_seed_the_policy_draws_its_own_noise():
     assert executor.step(FRAME).response is None and policy.asked[0]["seed"] is None
 
 
+def numbered(chunks: int) -> np.ndarray:
+    """Chunks of 8 actions that tell their chunk and their place in it."""
+    numbers = np.zeros((chunks, 8, 7))
+    numbers[..., 0], numbers[..., 1] = np.arange(chunks)[:, None], np.arange(8)
+    return numbers
+
+
+def test_a_delayed_answer_lets_the_robot_go_on_with_the_last_chunk():
+    policy = Scripted(numbered(3))
+    executor = Executor(policy, find_robot("tabletop"), RealTimeChunks(every=4, delay=2), delay=2)
+    executor.reset("go")
+    steps = [executor.step(FRAME) for _ in range(10)]
+    places = [(int(step.action[0]), int(step.action[1])) for step in steps]
+    assert places == [(0, i) for i in range(6)] + [(1, 2), (1, 3), (1, 4), (1, 5)]
+    assert [number for number, step in enumerate(steps) if step.asked] == [0, 4, 8]
+    assert policy.asked[1]["delay"] == 2 and policy.asked[1]["previous_actions"].shape == (4, 7)
+    assert "delay" not in policy.asked[0]
+
+
+def test_in_the_background_a_step_does_not_wait_while_there_are_actions():
+    class Slow(Scripted):
+        gate = threading.Event()
+
+        def act(self, images, instruction, **options):
+            if self.asked:
+                assert self.gate.wait(20)
+            return super().act(images, instruction, **options)
+
+    policy = Slow(numbered(2))
+    executor = Executor(policy, find_robot("tabletop"), RealTimeChunks(every=2), in_background=True)
+    executor.reset("go")
+    before = [executor.step(FRAME).action for _ in range(5)]  # the second answer is on its way since step 2
+    policy.gate.set()
+    executor._pending.future.result(20)
+    after = executor.step(FRAME).action
+    executor.close()
+    assert [tuple(action[:2]) for action in before] == [(0, i) for i in range(5)] and tuple(after[:2]) == (1, 3)
+
+
 def test_misuse_is_refused():
+    with pytest.raises(ValueError, match="delay is -1"):
+        Executor(Scripted([]), find_robot("widowx"), delay=-1)
+    with pytest.raises(ValueError, match="delay is 2; .* in background"):
+        Executor(Scripted([]), find_robot("widowx"), delay=2, in_background=True)
     executor = Executor(Scripted([]), find_robot("widowx"))
     with pytest.raises(ValueError, match="call reset"):
         executor.step(FRAME)

@@ -108,6 +108,8 @@ BAD = {
     "a key that is no text": (TWO, two(unnorm_key=3), "unknown unnorm_key"),
     "a list as a flag": (ONE, one(think=[1]), "think must be true or false"),
     "a negative seed": (ONE, one(seed=-1), "seed"),
+    "a fraction as a delay": (ONE, one(delay=0.5), "delay must be an integer"),
+    "one previous action": (ONE, one(previous_actions=np.zeros(7)), "previous_actions must be finite"),
     "a flag as a seed": (ONE, one(seed=True), "seed"),
 }
 

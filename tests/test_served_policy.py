@@ -54,6 +54,15 @@ def test_contexts_of_several_clients_are_reused_each_for_its_own(policy):
             assert result.response == first.response
 
 
+def test_a_chunk_goes_on_where_the_client_s_last_one_leads(policy):
+    previous = {"previous_actions": np.full((6, 7), 0.01), "delay": 2}
+    calls = [call(policy, seed, prompt=f"task {seed}", **previous) for seed in range(2)]
+    assert len({policy.key(one) for one in calls} | {policy.key(call(policy, 0))}) == 2
+    for one, result in zip(calls, policy.act(calls), strict=True):
+        assert_same(result, direct(policy, one, **previous))
+        assert not np.allclose(result.actions, direct(policy, one).actions[0].numpy(), atol=1e-3)
+
+
 def test_acting_without_words_gives_no_response(policy):
     one = call(policy, 3, think=False)
     result = policy.act([one])[0]
