@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from instructvla.evaluation.ledger import Outcome
 from instructvla.evaluation.simulators.simulator import Trial
 
 
@@ -31,6 +32,7 @@ class Installation:
         without_dependencies: requirements whose own dependencies don't fit.
         environment: variables of the simulator's process.
         libraries: system packages (Debian's names) that it needs.
+        python: the one version that its packages are built for, such as 3.11; None: any that this package runs on.
     """
 
     requirements: tuple[str, ...]
@@ -38,6 +40,7 @@ class Installation:
     without_dependencies: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     libraries: tuple[str, ...] = ()
+    python: str | None = None
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ class Benchmark:
         installation: of the simulator; None if this package's own environment runs it.
         published: row → group → rate in percent, from the paper, to stand beside ours.
         needs: name of an environment variable → what it must name, of assets that a user has to get.
+        summary: a run's outcomes as Markdown, laid out as published; None: a rate per group is all there is.
     """
 
     name: str
@@ -64,3 +68,4 @@ class Benchmark:
     installation: Installation | None = None
     published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     needs: Mapping[str, str] = field(default_factory=dict)
+    summary: Callable[[Sequence[Outcome]], str] | None = None
