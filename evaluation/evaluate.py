@@ -188,6 +188,8 @@ def rate_lines(benchmark: Benchmark, ledger: Ledger) -> list[str]:
     width = max(len(group) for group in rates)
     lines = [f"{benchmark.title}: success, 95 % intervals (Wilson)"]
     lines += [f"  {group:<{width}}  {rate.successes}/{rate.trials}  {rate}" for group, rate in rates.items()]
+    if benchmark.summary is not None:
+        lines += ["", benchmark.summary(list(ledger.outcomes.values())), ""]
     lines += [f"note: {note}" for note in ledger.settings["notes"]]
     if broken := [outcome for outcome in ledger.outcomes.values() if outcome.success is None]:
         lines.append(f"{len(broken)} without a verdict, to be run again; {broken[0].task}: {broken[0].error}")
