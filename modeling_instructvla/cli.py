@@ -77,6 +77,10 @@ COMMANDS = {
         "instructvla.evaluation.load_test:app",
         "Latency and throughput of a policy server, and whether bad clients disturb it.",
     ),
+    "latency": (
+        "instructvla.evaluation.latency:app",
+        "Time per action in the paper's settings: with language, action only, latent action caching.",
+    ),
     "evaluate": (
         "instructvla.evaluation.evaluate:app",
         "Success rates in a simulator, episode by episode into a ledger that goes on.",
@@ -92,6 +96,14 @@ COMMANDS = {
     "install-simulator": (
         "instructvla.evaluation.simulators.installation:app",
         "A benchmark's simulator in a virtual environment of its own.",
+    ),
+    "maniskill3-expert": (
+        "instructvla.evaluation.simulators.maniskill3_expert_rates:app",
+        "Success of a scripted expert on SIMPLER's WidowX tasks in ManiSkill3, with recordings.",
+    ),
+    "maniskill3-demonstrations": (
+        "instructvla.evaluation.simulators.maniskill3_demonstrations:app",
+        "The scripted expert's episodes in ManiSkill3 as a dataset for training.",
     ),
     "tabletop": (
         "instructvla.evaluation.tabletop.benchmark_command:app",

@@ -1,0 +1,180 @@
+"""`instructvla latency MODEL`: time per action in the protocol of the paper's Table 14.
+
+No chunking: one action per call. "With language" answers in words every 20 steps and acts on the last answer between;
+"action only" never speaks; "latent action caching" runs the VLM every other step. 50 steps of warm-up, 200 measured.
+"""
+
+import json
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from tqdm import tqdm
+
+from instructvla.command_errors import errors_on_stderr
+from instructvla.evaluation.decision_cadence import Cadence
+from instructvla.evaluation.demo_scene import draw_tabletop_scene
+from instructvla.evaluation.doctor import choose_device
+from instructvla.evaluation.one_picture import DEFAULT_INSTRUCTION, load_model
+
+NANO = "nano"
+WARM_UP, STEPS = 50, 200
+RETHINK = 20  # steps between two answers
+SETTINGS: Mapping[str, Cadence] = {
+    "with language": Cadence(think=True, rethink=RETHINK),
+    "action only": Cadence(),
+    "latent action caching": Cadence(ratio=2),
+}
+PAPER_HZ = {"with language": 2.07, "action only": 3.50, "latent action caching": 4.96}  # Table 14: A100, bf16
+PACKAGES = ("torch", "transformers", "instructvla")
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+app = typer.Typer(add_completion=False)
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Times of single actions.
+
+    Args:
+        setting: row of Table 14.
+        milliseconds: of each measured step.
+        words: tokens of each answer.
+    """
+
+    setting: str
+    milliseconds: tuple[float, ...]
+    words: tuple[int, ...]
+
+    @property
+    def hertz(self) -> float:
+        """Actions per second over all measured steps, as the paper counts."""
+        return 1000 * len(self.milliseconds) / sum(self.milliseconds)
+
+    def percentile(self, percent: float) -> float:
+        """Of the steps' times, ms."""
+        return float(np.percentile(self.milliseconds, percent))
+
+    def record(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "setting": self.setting,
+            "steps": len(self.milliseconds),
+            "p50_ms": self.percentile(50),
+            "p99_ms": self.percentile(99),
+            "hz": self.hertz,
+            "paper_a100_hz": PAPER_HZ[self.setting],
+            "tokens_per_answer": float(np.mean(self.words)) if self.words else None,
+        }
+
+
+def measure_latency(
+    model: Any, setting: str, warm_up: int = WARM_UP, steps: int = STEPS, max_new_tokens: int = 50, bar: Any = None
+) -> Latency:
+    """Times of `generate_action` on one picture, each step until its actions are on the CPU.
+
+    Args:
+        model: in evaluation mode.
+        setting: of `SETTINGS`.
+        warm_up, steps: not measured, and measured.
+        max_new_tokens: longest answer.
+        bar: progress, updated at each step.
+    """
+    cadence, scene = SETTINGS[setting], draw_tabletop_scene()
+    processor = model.processor
+    images = {camera: scene for camera in processor.cameras} if len(processor.cameras) > 1 else scene
+    options = {
+        "state": None if processor.state_dim is None else np.zeros(processor.state_dim),
+        "unnorm_key": next(iter(processor.statistics)),
+        "max_new_tokens": max_new_tokens,
+    }
+    times, words, context = [], [], None
+    for number in range(warm_up + steps):
+        mode = cadence.mode(number)
+        generator = torch.Generator().manual_seed(number)
+        start = time.perf_counter()
+        output = model.generate_action(
+            images,
+            DEFAULT_INSTRUCTION,
+            think=mode.think,
+            context=None if mode.is_fresh else context,
+            reuse_latent=mode.reuse_latent,
+            generator=generator,
+            **options,
+        )
+        output.actions.cpu()
+        times.append(1000 * (time.perf_counter() - start))
+        context = output.context
+        if mode.think:
+            words.append(len(context.response_ids[0]))
+        if bar is not None:
+            bar.update()
+    return Latency(setting, tuple(times[warm_up:]), tuple(words))
+
+
+def latency_table(found: Sequence[Latency]) -> str:
+    """A row per setting, with the paper's rate beside."""
+    lines = [f"{'':<24}{'p50, ms':>10}{'p99, ms':>10}{'Hz':>9}{'paper, A100':>13}{'tokens':>8}"]
+    for one in found:
+        tokens = f"{np.mean(one.words):.0f}" if one.words else "–"
+        times = f"{one.percentile(50):>10.1f}{one.percentile(99):>10.1f}"
+        lines.append(f"{one.setting:<24}{times}{one.hertz:>9.2f}{PAPER_HZ[one.setting]:>13.2f}{tokens:>8}")
+    return "\n".join(lines)
+
+
+def environment(model: Any) -> dict[str, Any]:
+    """What the times are of: device, precision, versions."""
+    device = model.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU"
+    return {
+        "device": name,
+        "threads": torch.get_num_threads(),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "python": platform.python_version(),
+        **{package: version(package) for package in PACKAGES},
+    }
+
+
+@app.command()
+def main(
+    model: Annotated[str, typer.Argument(help="Folder or Hub repository; nano for the untrained one.")],
+    revision: Annotated[str | None, typer.Option(help="Of the Hub repository.")] = None,
+    device: Annotated[str | None, typer.Option(help="E.g. cuda:1; default: CUDA where there is one.")] = None,
+    dtype: Annotated[str | None, typer.Option(help=f"{', '.join(DTYPES)}; default: fp32 on a CPU, else bf16.")] = None,
+    warm_up: Annotated[int, typer.Option(min=0, help="Steps that are not measured.")] = WARM_UP,
+    steps: Annotated[int, typer.Option(min=1, help="Measured steps.")] = STEPS,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 50,
+    output: Annotated[Path | None, typer.Option(help="Also write the numbers as JSON.")] = None,
+) -> None:
+    """Measure the time per action in the paper's three settings."""
+    with errors_on_stderr():
+        if dtype is not None and dtype not in DTYPES:
+            raise ValueError(f"--dtype {dtype} is not known; choose from {', '.join(DTYPES)}.")
+        if output is not None and not output.absolute().parent.is_dir():
+            raise ValueError(f"--output {output} can't be written; give a file in a folder that exists.")
+        place = choose_device(device)
+        chosen = DTYPES[dtype or ("fp32" if place.type == "cpu" else "bf16")]
+        loaded = load_model(None if model == NANO else model, revision).to(place, chosen)
+        with tqdm(total=len(SETTINGS) * (warm_up + steps), unit="action") as bar:
+            found = [measure_latency(loaded, name, warm_up, steps, max_new_tokens, bar) for name in SETTINGS]
+        about = environment(loaded)
+        typer.echo(latency_table(found))
+        typer.echo(
+            f"{model}, {about['parameters'] / 1e6:.1f} M parameters, {about['dtype']}, {about['device']}, "
+            f"{warm_up} steps of warm-up and {steps} measured, one action per call"
+        )
+        if output is not None:
+            record = {"model": model, "environment": about, "warm_up": warm_up, "rows": [one.record() for one in found]}
+            output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    app()
