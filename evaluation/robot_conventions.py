@@ -69,6 +69,15 @@ def quaternion_to_euler(quaternion: ArrayLike, order: QuaternionOrder) -> np.nda
     return matrix_to_euler(quaternion_to_matrix(quaternion, order))
 
 
+def axis_angle_to_intrinsic_euler(axis_angle: ArrayLike) -> np.ndarray:
+    """Axis-angle `(..., 3)` to a, b, c `(..., 3)` of R = Rx(a)·Ry(b)·Rz(c), as ManiSkill3's controllers read them."""
+    axis_angle = _checked(axis_angle, (3,), "Axis-angle")
+    angle = np.linalg.norm(axis_angle, axis=-1, keepdims=True)
+    vector = axis_angle * 0.5 * np.sinc(angle / (2 * np.pi))  # axis · sin(angle / 2), also at angle 0
+    matrix = quaternion_to_matrix(np.concatenate([np.cos(angle / 2), vector], axis=-1), "wxyz")
+    return -matrix_to_euler(np.swapaxes(matrix, -1, -2))  # the inverse is Rz(-c)·Ry(-b)·Rx(-a)
+
+
 def widowx_state(eef_pos: ArrayLike) -> np.ndarray:
     """Bridge proprioception from SimplerEnv's `agent.eef_pos`.
 

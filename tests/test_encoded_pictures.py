@@ -2,10 +2,11 @@
 
 import io
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from instructvla.training.data.encoded_pictures import open_picture, problem_of
+from instructvla.training.data.encoded_pictures import encoded, open_picture, problem_of
 from instructvla.training.data.episode_checks import check_images
 from instructvla.training.data.episode_shards import camera_sizes
 from instructvla.training.data.episodes import BadEpisodeError
@@ -60,3 +61,9 @@ def test_a_picture_of_too_many_pixels_is_refused(monkeypatch):
 def test_an_error_of_pillow_is_one_line():
     assert problem_of(OSError("image file is\ntruncated"), 7) == "image file is truncated"
     assert problem_of(OSError("cannot identify image file <_io.BytesIO object at 0x7f>"), 7).startswith("its 7 bytes")
+
+
+def test_pictures_survive_their_encoding():
+    gradient = np.linspace(0, 255, 64 * 64).reshape(64, 64, 1).repeat(3, axis=2).astype(np.uint8)
+    with Image.open(io.BytesIO(encoded(gradient))) as picture:
+        assert np.abs(np.asarray(picture).astype(int) - gradient).max() <= 4

@@ -1,13 +1,11 @@
 """The expert's episodes as a dataset: the same everywhere, complete, and ready for training."""
 
-import io
 import pickle
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from instructvla.evaluation.tabletop.expert_episodes import DESCRIPTION, TabletopEpisodes, encoded
+from instructvla.evaluation.tabletop.expert_episodes import DESCRIPTION, TabletopEpisodes
 from instructvla.evaluation.tabletop.scene import Skill
 from instructvla.training.data.language_motion import MotionSettings, with_language_motion
 from instructvla.training.data.prepare import motion_transform, prepare
@@ -72,12 +70,6 @@ def test_prepared_episodes_are_read_back(tmp_path, episode):
     read = open_episodes(tmp_path / "data")
     assert len(read) == 2 and np.array_equal(read[0].actions, episode.actions)
     assert read[0].annotation == episode.annotation and read[0].language_motions is not None
-
-
-def test_pictures_survive_their_encoding():
-    gradient = np.linspace(0, 255, 64 * 64).reshape(64, 64, 1).repeat(3, axis=2).astype(np.uint8)
-    with Image.open(io.BytesIO(encoded(gradient))) as picture:
-        assert np.abs(np.asarray(picture).astype(int) - gradient).max() <= 4
 
 
 @pytest.mark.parametrize(

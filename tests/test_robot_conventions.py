@@ -6,6 +6,7 @@ import pytest
 from instructvla.evaluation.action_ensembling import AdaptiveEnsemble
 from instructvla.evaluation.robot_conventions import (
     GoogleRobotGripper,
+    axis_angle_to_intrinsic_euler,
     euler_to_axis_angle,
     google_robot_state,
     libero_gripper,
@@ -90,6 +91,18 @@ def test_euler_angles_rebuild_their_matrix():
     about_each_axis = np.concatenate([np.sin(half) * np.eye(3), np.cos(half)], axis=-1)  # (rotations, axes, xyzw)
     roll, pitch, yaw = np.moveaxis(quaternion_to_matrix(about_each_axis, "xyzw"), 1, 0)
     assert_equal(yaw @ pitch @ roll, matrices)
+
+
+def test_intrinsic_angles_rebuild_the_rotation_of_an_axis_angle():
+    axis_angles = np.vstack([np.random.default_rng(0).uniform(-0.8, 0.8, (20, 3)), np.zeros(3)])
+    for axis_angle, angles in zip(axis_angles, axis_angle_to_intrinsic_euler(axis_angles), strict=True):
+        product = np.eye(3)
+        for axis, angle in enumerate(angles):
+            quaternion = np.append(np.cos(angle / 2), np.sin(angle / 2) * np.eye(3)[axis])
+            product = product @ quaternion_to_matrix(quaternion, "wxyz")  # Rx · Ry · Rz
+        half = np.linalg.norm(axis_angle) / 2
+        wanted = np.append(np.cos(half), axis_angle / 2 * np.sinc(half / np.pi))
+        assert_equal(product, quaternion_to_matrix(wanted, "wxyz"))
 
 
 def test_gimbal_lock_puts_the_whole_turn_into_roll():

@@ -1,7 +1,6 @@
 """The expert's episodes as a dataset: made when they are asked for, by number, and annotated from the true state."""
 
 import hashlib
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,7 +9,6 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from PIL import Image
 
 from instructvla.evaluation.tabletop import ENVIRONMENT
 from instructvla.evaluation.tabletop.annotations import annotate
@@ -21,6 +19,7 @@ from instructvla.evaluation.tabletop.simulation import CONTROL_PERIOD
 from instructvla.evaluation.tabletop.world import CAMERAS
 from instructvla.evaluation.tabletop.world_state import STATE_NAMES
 from instructvla.training.data.dataset_description import DatasetDescription
+from instructvla.training.data.encoded_pictures import encoded
 from instructvla.training.data.episodes import Annotation, BadEpisodeError, Episode
 
 DATASET = "tabletop"
@@ -157,10 +156,3 @@ def lowered(annotation: Annotation) -> Annotation:
         for turns in (annotation.rewritten, annotation.contexts)
     )
     return replace(annotation, rewritten=rewritten, contexts=contexts)
-
-
-def encoded(picture: np.ndarray) -> bytes:
-    """A (height, width, 3) picture as JPEG that no eye can tell from it."""
-    stream = io.BytesIO()
-    Image.fromarray(picture).save(stream, "JPEG", quality=95, subsampling=0)
-    return stream.getvalue()

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from instructvla.evaluation.tabletop.expert_episodes import FORMAT, encoded
+from instructvla.evaluation.tabletop.expert_episodes import FORMAT
 from instructvla.evaluation.tabletop.sampling import SPLITS, check_split, sample_scene
 from instructvla.evaluation.tabletop.scene import Scene
 from instructvla.evaluation.tabletop.scene_chats import located, scene_chats
 from instructvla.evaluation.tabletop.scene_xml import FRONT_CAMERA
 from instructvla.evaluation.tabletop.simulation import Simulation
 from instructvla.evaluation.tabletop.view import Point, View
+from instructvla.training.data.encoded_pictures import encoded
 from instructvla.training.data.ordered_reading import read_in_order
 
 Turn = tuple[str, str]

@@ -1,7 +1,8 @@
-"""Encoded pictures, opened in one place, so that a message about a broken one tells the same everywhere."""
+"""Encoded pictures, made and opened in one place, so that a message about a broken one tells the same everywhere."""
 
 import io
 
+import numpy as np
 from PIL import Image
 
 from instructvla.processing.image_transforms import DECODING_ERRORS
@@ -28,6 +29,13 @@ def open_picture(picture: bytes, name: str = "the picture") -> Image.Image:
         return Image.open(io.BytesIO(picture))
     except DECODING_ERRORS as error:
         raise ValueError(f"{name} can't be decoded: {problem_of(error, len(picture))}") from error
+
+
+def encoded(picture: np.ndarray) -> bytes:
+    """A (height, width, 3) picture as JPEG that no eye can tell from it."""
+    stream = io.BytesIO()
+    Image.fromarray(picture).save(stream, "JPEG", quality=95, subsampling=0)
+    return stream.getvalue()
 
 
 def problem_of(error: Exception, size: int) -> str:
