@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 from hashlib import sha256
 from pathlib import Path
@@ -87,6 +88,16 @@ def test_what_the_environment_would_go_on_without_is_refused(simulator):
 def test_stand_in_assets_are_noted(simulator):
     assert any(note.startswith("stand-in assets: ") for note in simulator.notes) == bool(stand_ins(Path(ASSETS)))
     assert simulator.versions["sapien"] == "2.2.2"
+
+
+@pytest.mark.slow
+def test_a_mesh_that_would_not_be_drawn_is_refused(tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(ASSETS, data, copy_function=os.symlink)
+    (data / "custom" / "models" / "bridge_carrot_generated_modified" / "textured.dae").unlink()
+    process = SimulatorProcess(BENCHMARK.adapter, PYTHON, {"MS2_REAL2SIM_ASSET_DIR": str(data)}, **WAITING)
+    with process, pytest.raises(ValueError, match=r"carrot_generated_modified/textured\.glb is missing; get it from"):
+        process.reset(find(*COMPARED[0]))
 
 
 @pytest.mark.slow

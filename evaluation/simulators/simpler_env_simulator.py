@@ -7,6 +7,8 @@ itself, so the trial's options alone decide where it starts.
 """
 
 import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from hashlib import sha256
 from importlib.metadata import version
@@ -28,6 +30,12 @@ from instructvla.evaluation.simulators.simulator import Observation, Trial
 PACKAGES = ("sapien", "gymnasium", "numpy", "scipy", "transforms3d", "ruckig")
 SHADER = "SIMPLER_ENV_SHADER"
 SHADERS = ("rt", "ibl")
+CAMERA = """
+import sapien.core as sapien
+engine, renderer = sapien.Engine(), sapien.SapienRenderer()
+engine.set_renderer(renderer)
+engine.create_scene().add_camera("camera", 8, 8, 1.0, 0.1, 1.0)
+"""
 HALF_TURN = [0.0, 0.0, 0.0, 1.0]  # wxyz: robots look along -x
 CAMERAS = {"google_robot": "overhead_camera", "widowx": "3rd_view_camera"}
 CONTROL_MODES = {
@@ -56,13 +64,7 @@ class SimplerEnvSimulator:
                 f"{data} has no assets of SimplerEnv: MS2_REAL2SIM_ASSET_DIR must name the folder `data` of "
                 "ManiSkill2_real2sim's repository (the fork YangS03/my_maniskill)."
             )
-        try:
-            sapien.SapienRenderer(offscreen_only=True)
-        except RuntimeError as error:
-            raise ValueError(
-                f"SAPIEN can't render here ({error}): it needs a Vulkan device with VK_KHR_external_semaphore_fd, "
-                "that is a GPU with its driver, or a software renderer that has it; VK_ICD_FILENAMES names one."
-            ) from error
+        check_rendering()
         self.data, self.shader = data, shader
         self.versions = {"mani_skill2_real2sim": source_version()} | {name: version(name) for name in PACKAGES}
         self.notes = notes(data, shader)
@@ -159,6 +161,23 @@ class SimplerEnvSimulator:
             reward=reward,
             success=success,
             done=done,
+        )
+
+
+def check_rendering() -> None:
+    """Tries a camera in a process of its own: without a Vulkan driver, SAPIEN ends the process that makes one.
+
+    Raises:
+        ValueError: it can't be made.
+    """
+    tried = subprocess.run(
+        [sys.executable, "-c", CAMERA], stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
+    )
+    if tried.returncode != 0:
+        said = (tried.stderr.strip() or f"exit {tried.returncode}").splitlines()[-1]
+        raise ValueError(
+            f"SAPIEN can't render here ({said}): it needs a Vulkan device with VK_KHR_external_semaphore_fd, that is a "
+            "GPU with its driver, or a software renderer that has it; VK_ICD_FILENAMES names one."
         )
 
 
