@@ -82,7 +82,7 @@ COMMANDS = {
         "Time per action in the paper's settings: with language, action only, latent action caching.",
     ),
     "evaluate": (
-        "instructvla.evaluation.evaluate:app",
+        "instructvla.evaluation.evaluate_command:app",
         "Success rates in a simulator, episode by episode into a ledger that goes on.",
     ),
     "compare": (

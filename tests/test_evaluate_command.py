@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from instructvla.evaluation.evaluate import app, chosen_schedule
+from instructvla.evaluation.evaluate_command import app, chosen_schedule
 from instructvla.evaluation.ledger import Ledger
 from instructvla.evaluation.policy_server import PolicyServer, running_server
 from instructvla.evaluation.scripted_policies import scripted_policy
