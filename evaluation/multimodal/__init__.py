@@ -1,0 +1,1 @@
+"""Multimodal understanding (Table 1): the model inside VLMEvalKit and lmms-eval, and a report of their results."""
