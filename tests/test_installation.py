@@ -8,7 +8,13 @@ import pytest
 from typer.testing import CliRunner
 
 from instructvla.evaluation.simulators.benchmark_definition import Installation, Source
-from instructvla.evaluation.simulators.installation import app, install_commands, parse_sources, simulator_python
+from instructvla.evaluation.simulators.installation import (
+    app,
+    install,
+    install_commands,
+    parse_sources,
+    simulator_python,
+)
 from tests.stand_in_benchmark import BENCHMARK
 
 OWN = replace(
@@ -52,6 +58,16 @@ def test_pins_come_first_and_sources_and_this_package_bring_nothing_else(tmp_pat
     assert "/my/points" in install_commands(OWN.installation, tmp_path, "x", {"points": "/my/points"})[2]
     with pytest.raises(ValueError, match="no source 'lines'; there are points"):
         install_commands(OWN.installation, tmp_path, "x", {"lines": "/"})
+
+
+def test_an_interpreter_of_another_version_is_refused_before_anything_is_made(tmp_path, monkeypatch):
+    monkeypatch.setenv("INSTRUCTVLA_SIMULATORS", str(tmp_path))
+    for_old_python = replace(BENCHMARK, installation=Installation((), python="2.7"))
+    with pytest.raises(ValueError, match=r"Points needs Python 2.7, .* is 3.1\d; give one: --python python2.7"):
+        install(for_old_python, sys.executable, "x", {})
+    with pytest.raises(ValueError, match="interpreter python-none can't be started"):
+        install(for_old_python, "python-none", "x", {})
+    assert not list(tmp_path.iterdir())
 
 
 def test_bad_input_is_one_line():

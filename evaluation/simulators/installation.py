@@ -81,10 +81,15 @@ def install(benchmark: Benchmark, python: str, package: Path | str, sources: Map
         Its folder.
 
     Raises:
-        ValueError: the benchmark needs no environment of its own, or a step failed.
+        ValueError: the benchmark needs no environment of its own or another Python, or a step failed.
     """
     if benchmark.installation is None:
         raise ValueError(f"{benchmark.title} runs in this environment; it needs no other.")
+    wanted = benchmark.installation.python
+    if wanted is not None and (found := python_version(python)) != wanted:
+        raise ValueError(
+            f"{benchmark.title} needs Python {wanted}, {python} is {found}; give one: --python python{wanted}."
+        )
     folder = simulators_folder() / benchmark.name
     commands = install_commands(benchmark.installation, folder, package, sources)
     for command in [[python, "-m", "venv", str(folder)], *commands]:
@@ -93,6 +98,19 @@ def install(benchmark: Benchmark, python: str, package: Path | str, sources: Map
         except (OSError, subprocess.CalledProcessError) as error:
             raise ValueError(f"{' '.join(command)} failed ({error}); what it printed says why.") from error
     return folder
+
+
+def python_version(python: str) -> str:
+    """As in 3.11.
+
+    Raises:
+        ValueError: no such interpreter.
+    """
+    code = "import sys; sys.stdout.write('%d.%d' % sys.version_info[:2])"
+    try:
+        return subprocess.run([python, "-c", code], check=True, capture_output=True, text=True).stdout
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise ValueError(f"the interpreter {python} can't be started ({error}); name another with --python.") from error
 
 
 def parse_sources(given: Sequence[str]) -> dict[str, str]:
