@@ -1,19 +1,38 @@
-"""Results of evaluations, episode by episode: one JSONL file that an interrupted run goes on with.
+"""Results of evaluations, one by one as they come: a JSONL file that an interrupted run goes on with.
 
-The file `ledger.jsonl` of a run's folder holds the settings that the outcomes follow from (model, revision, seeds,
-versions) in its first line, and one outcome in each further line. Films and reports stand beside it.
+The file `ledger.jsonl` of a run's folder holds the settings that the results follow from (model, revision, seeds,
+versions) in its first line, and one result in each further line: the outcome of an episode, or the answer to a
+question. Films and reports stand beside it.
 """
 
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 LEDGER = "ledger.jsonl"
 LOGS = "logs"  # folder that a run may have before its ledger
-LABELS = ("name",)  # settings that only say what something is called
+LABELS = ("name", "data")  # settings that only say what something is called
 FIRST = '{"settings": '
+
+
+class Entry(Protocol):
+    """A result.
+
+    Attributes:
+        key: by which results of two runs belong together.
+    """
+
+    @property
+    def key(self) -> tuple: ...
+
+    def record(self) -> dict[str, Any]:
+        """As JSON."""
+        ...
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any]) -> Self: ...
 
 
 @dataclass(frozen=True)
@@ -64,24 +83,30 @@ class Outcome:
         return cls(**{**record, "responses": tuple(record["responses"]), "groups": tuple(record["groups"])})
 
 
-class Ledger:
-    """A run's settings and outcomes; of a trial that was run again, the last outcome.
+Kind = TypeVar("Kind", bound=Entry)
+
+
+class Ledger(Generic[Kind]):
+    """A run's settings and results; of what was run again, the last result.
 
     Attributes:
         folder: of the run.
-        settings: what the outcomes follow from.
-        outcomes: (task, index) → outcome.
+        settings: what the results follow from.
+        outcomes: key → result.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any], outcomes: Mapping[tuple[str, int], Outcome]):
+    def __init__(self, folder: Path, settings: Mapping[str, Any], outcomes: Mapping[tuple, Kind]):
         self.folder, self.settings, self.outcomes = folder, dict(settings), dict(outcomes)
 
     @classmethod
-    def read(cls, folder: Path) -> Self:
+    def read(cls, folder: Path, kind: type[Kind] = Outcome) -> "Ledger[Kind]":
         """A folder's ledger; a last line that an interruption left half-written is left out.
 
+        Args:
+            kind: of its results.
+
         Raises:
-            ValueError: if there is none, or a line that is no outcome.
+            ValueError: if there is none, or a line that is no such result.
         """
         file = folder / LEDGER
         try:
@@ -89,20 +114,26 @@ class Ledger:
             settings = json.loads(first)["settings"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(
-                f"{folder} has no results ({error}); `instructvla tabletop` and `instructvla evaluate` write them."
+                f"{folder} has no results ({error}); `instructvla evaluate` and its like write them."
             ) from error
         outcomes = {}
         for number, line in enumerate(lines, start=2):
             try:
-                outcome = Outcome.of_record(json.loads(line))
+                outcome = kind.of_record(json.loads(line))
             except (ValueError, TypeError, KeyError) as error:
-                raise ValueError(f"{file}, line {number} is no outcome ({error}); delete that line.") from error
+                raise ValueError(
+                    f"{file}, line {number} is no {kind.__name__.lower()} ({error}); delete that line."
+                ) from error
             outcomes[outcome.key] = outcome
         return cls(folder, settings, outcomes)
 
     @classmethod
-    def open(cls, folder: Path, settings: Mapping[str, Any]) -> Self:
+    def open(cls, folder: Path, settings: Mapping[str, Any], kind: type[Kind] = Outcome) -> "Ledger[Kind]":
         """A new folder's ledger, or one to go on with.
+
+        Args:
+            settings: what the results follow from, as JSON.
+            kind: of its results.
 
         Raises:
             ValueError: if the folder has results of other settings, or holds something else.
@@ -114,11 +145,11 @@ class Ledger:
                 raise ValueError(f"{folder} holds something else; give a new folder for the results.")
             file.write_text(f"{FIRST}{json.dumps(settings, ensure_ascii=False)}}}\n", encoding="utf-8")
         _cut_unfinished_line(file)
-        ledger = cls.read(folder)
+        ledger = cls.read(folder, kind)
         _check_settings(folder, ledger.settings, json.loads(json.dumps(settings)))
         return ledger
 
-    def add(self, outcome: Outcome) -> None:
+    def add(self, outcome: Kind) -> None:
         """Kept as soon as this returns."""
         with (self.folder / LEDGER).open("a", encoding="utf-8") as file:
             file.write(json.dumps(outcome.record(), ensure_ascii=False) + "\n")

@@ -14,8 +14,8 @@ from tests.vla_it_validation import ANNOTATION, released
 for package in ("evaluate", "pycocoevalcap"):
     pytest.importorskip(package, reason="pip install 'instructvla[eval]'")
 
+from instructvla.evaluation.ledger import LEDGER  # noqa: E402
 from instructvla.evaluation.metrics import language  # noqa: E402
-from instructvla.evaluation.metrics.language_answers import ANSWERS  # noqa: E402
 from instructvla.evaluation.metrics.language_samples import RELEASED, language_data  # noqa: E402
 
 NEEDS_JAVA = pytest.mark.skipif(shutil.which("java") is None, reason="apt-get install default-jre-headless")
@@ -61,8 +61,8 @@ def test_the_command_prints_tables_and_leaves_a_record(model, data, tmp_path, qu
     assert record["samples"] == {"captioning": 2, "question answering": 2, "instruction response": 2}
     assert record["is_paper_split"] and record["settings"]["max_new_tokens"] == 3
     assert record["parameters"] == untrained_nano().num_parameters()
-    answers = (run / ANSWERS).read_text()
-    assert command(*given).stdout == result.stdout and (run / ANSWERS).read_text() == answers
+    answers = (run / LEDGER).read_text()
+    assert command(*given).stdout == result.stdout and (run / LEDGER).read_text() == answers
     assert "paper:" not in command(*given, "--limit", 2).stdout
 
 

@@ -60,7 +60,7 @@ def evaluate_language(
         embedding_model(model)
     checkpoint = load_checkpoint(name)
     settings = {
-        "model": name,
+        "name": name,
         "weights": weights_fingerprint(checkpoint),
         "data": str(data.file),
         "data_sha256": file_sha256(data.file),
