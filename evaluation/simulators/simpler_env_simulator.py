@@ -99,7 +99,8 @@ class SimplerEnvSimulator:
         Args:
             command: (7,) translation (m), axis-angle (rad), gripper.
         """
-        observation, reward, success, truncated, _ = self._environment.step(np.asarray(command, dtype=np.float64))
+        writable = np.array(command, dtype=np.float64)  # as SAPIEN's controllers want it, and messages are not
+        observation, reward, success, truncated, _ = self._environment.step(writable)
         return self._observation(observation, float(reward), bool(success), bool(truncated))
 
     def close(self) -> None:
