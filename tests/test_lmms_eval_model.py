@@ -80,7 +80,7 @@ def test_the_kits_command_runs_tiny_tasks(tmp_path):
     output = tmp_path / "results"
     command = [sys.executable, "-m", "lmms_eval", "--model", "instructvla", "--tasks", "tiny_open,tiny_choices"]
     options = ["--model_args", "pretrained=nano,device=cpu", "--include_path", tmp_path, "--output_path", output]
-    subprocess.run([*command, *options, "--batch_size", "2"], check=True)
+    subprocess.run([*command, *options, "--batch_size", "2"], check=True, cwd=tmp_path)
     (file,) = result_files(output)
     results = json.loads(file.read_text())
     assert results["n-samples"]["tiny_open"]["effective"] == len(COLOURS)
