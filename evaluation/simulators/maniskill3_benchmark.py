@@ -10,8 +10,6 @@ from instructvla.evaluation.simulators.benchmark_definition import Benchmark, In
 from instructvla.evaluation.simulators.maniskill3_tasks import EPISODES, TASKS, find_task
 from instructvla.evaluation.simulators.simulator import Trial
 
-AVERAGE = "average"
-
 
 def maniskill3_trials(names: Sequence[str] = (), per_task: int | None = None) -> list[Trial]:
     """Trials of some tasks, of all four by default; first those of index 0.
@@ -26,7 +24,7 @@ def maniskill3_trials(names: Sequence[str] = (), per_task: int | None = None) ->
     per_task = EPISODES if per_task is None else per_task
     if per_task < 1:
         raise ValueError(f"the number of trials per task must be at least 1, got {per_task}.")
-    tasks = {name: find_task(name) for name in names or TASKS if name != AVERAGE} or TASKS
+    tasks = {name: find_task(name) for name in names or TASKS}
     return [
         Trial(
             task=name,
@@ -34,7 +32,7 @@ def maniskill3_trials(names: Sequence[str] = (), per_task: int | None = None) ->
             seed=index,
             robot="widowx",
             max_steps=task.max_steps,
-            groups=(AVERAGE,),
+            groups=(name,),
             stops_at_success=False,
             options={"episode": index % EPISODES},
         )
@@ -48,7 +46,7 @@ BENCHMARK = Benchmark(
     title="SIMPLER's WidowX tasks in ManiSkill3 (not SimplerEnv)",
     adapter="instructvla.evaluation.simulators.maniskill3_simulator",
     trials=maniskill3_trials,
-    groups=(*TASKS, AVERAGE),
+    groups=tuple(TASKS),
     installation=Installation(
         requirements=(
             "mani-skill==3.0.1",
