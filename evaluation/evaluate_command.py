@@ -11,6 +11,7 @@ import typer
 from tqdm import tqdm
 
 from instructvla.command_errors import errors_on_stderr
+from instructvla.evaluation.action_ensembling import AdaptiveEnsemble
 from instructvla.evaluation.benchmarks import MODULES, find_benchmark
 from instructvla.evaluation.chunk_schedules import EveryStep, OpenLoop, Schedule, TemporalEnsemble
 from instructvla.evaluation.decision_cadence import Cadence
@@ -18,6 +19,7 @@ from instructvla.evaluation.film_writer import check_film
 from instructvla.evaluation.group_rates import group_rates
 from instructvla.evaluation.ledger import LOGS, Ledger
 from instructvla.evaluation.real_time_schedule import RealTimeChunks
+from instructvla.evaluation.robots import ALPHA
 from instructvla.evaluation.served_process import served
 from instructvla.evaluation.simulators.benchmark_definition import Benchmark
 from instructvla.evaluation.simulators.installation import simulator_python
@@ -107,7 +109,11 @@ def run_settings(
 
 
 def chosen_schedule(
-    open_loop: int | None = None, temporal: float | None = None, real_time: int | None = None, delay: int = 0
+    open_loop: int | None = None,
+    adaptive: int | None = None,
+    temporal: float | None = None,
+    real_time: int | None = None,
+    delay: int = 0,
 ) -> tuple[str, Callable[[], Schedule] | None]:
     """Name and maker of a schedule other than the robot's released one.
 
@@ -117,15 +123,21 @@ def chosen_schedule(
     choices: list[tuple[str, Callable[[], Schedule]]] = []
     if open_loop is not None:
         choices.append((f"open loop of {open_loop}", partial(OpenLoop, open_loop)))
+    if adaptive is not None:
+        choices.append((f"adaptive ensembling of {adaptive}", partial(_adaptive, adaptive)))
     if temporal is not None:
         choices.append((f"temporal ensembling, decay {temporal:g}", partial(_temporal, temporal)))
     if real_time is not None:
         choices.append((f"real-time chunking, every {real_time}", partial(RealTimeChunks, real_time, delay)))
     if len(choices) > 1:
-        raise ValueError("--open-loop, --temporal and --real-time exclude each other; give one.")
+        raise ValueError("--open-loop, --adaptive, --temporal and --real-time exclude each other; give one.")
     for _, make in choices:
         make()  # says now what is out of range
     return choices[0] if choices else ("released", None)
+
+
+def _adaptive(horizon: int) -> Schedule:
+    return EveryStep(AdaptiveEnsemble(horizon, ALPHA))
 
 
 def _temporal(decay: float) -> Schedule:
@@ -210,6 +222,7 @@ def main(
     ratio: Annotated[int, typer.Option(min=1, help="n of VLM : action expert = 1 : n.")] = 1,
     rethink: Annotated[int | None, typer.Option(min=1, help="Answer again every so many runs of the VLM.")] = None,
     open_loop: Annotated[int | None, typer.Option(help="Execute so many actions of each chunk.")] = None,
+    adaptive: Annotated[int | None, typer.Option(help="Adaptive ensembling of so many chunks, α 0.1.")] = None,
     temporal: Annotated[float | None, typer.Option(help="Decay of temporal ensembling.")] = None,
     real_time: Annotated[int | None, typer.Option(help="Real-time chunking: ask every so many actions.")] = None,
     delay: Annotated[int, typer.Option(min=0, help="Hold answers back by so many steps.")] = 0,
@@ -231,7 +244,7 @@ def main(
             raise ValueError(f"the runner needs {error.name}: pip install 'instructvla[serve]'") from error
         chosen = find_benchmark(benchmark)
         selected = chosen.trials(tasks or (), trials)
-        schedule, make_schedule = chosen_schedule(open_loop, temporal, real_time, delay)
+        schedule, make_schedule = chosen_schedule(open_loop, adaptive, temporal, real_time, delay)
         if films is not Filmed.NONE:
             check_film(output / "films" / "film.mp4")
         simulator_python(chosen)  # says now what is missing

@@ -85,6 +85,9 @@ def test_a_server_that_is_down_is_one_line(tmp_path, monkeypatch):
 def test_schedules_have_names():
     assert chosen_schedule() == ("released", None)
     assert chosen_schedule(4)[0] == "open loop of 4" and chosen_schedule(4)[1]().steps == 4
+    assert (
+        chosen_schedule(adaptive=8)[0] == "adaptive ensembling of 8" and chosen_schedule(adaptive=8)[1]().needs_chunk()
+    )
     assert chosen_schedule(temporal=0.01)[0] == "temporal ensembling, decay 0.01"
     name, make = chosen_schedule(real_time=5, delay=2)
     assert name == "real-time chunking, every 5" and (make().every, make().delay) == (5, 2)
