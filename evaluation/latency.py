@@ -23,6 +23,7 @@ from instructvla.evaluation.decision_cadence import Cadence
 from instructvla.evaluation.demo_scene import draw_tabletop_scene
 from instructvla.evaluation.doctor import choose_device
 from instructvla.evaluation.one_picture import DEFAULT_INSTRUCTION, load_model
+from instructvla.evaluation.weights_fingerprint import weights_fingerprint
 
 NANO = "nano"
 WARM_UP, STEPS = 50, 200
@@ -138,6 +139,7 @@ def environment(model: Any) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "dtype": str(model.dtype).removeprefix("torch."),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "weights": weights_fingerprint(model),
         "python": platform.python_version(),
         **{package: version(package) for package in PACKAGES},
     }

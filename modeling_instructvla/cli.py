@@ -77,6 +77,10 @@ COMMANDS = {
         "instructvla.evaluation.load_test:app",
         "Latency and throughput of a policy server, and whether bad clients disturb it.",
     ),
+    "card": (
+        "instructvla.evaluation.card:app",
+        "The model card with every evaluation table, from ledgers alone; what was not run is marked.",
+    ),
     "latency": (
         "instructvla.evaluation.latency:app",
         "Time per action in the paper's settings: with language, action only, latent action caching.",

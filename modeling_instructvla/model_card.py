@@ -35,14 +35,14 @@ def render_tables(tables: Iterable[Mapping[str, Any]]) -> str:
 
 
 def render_model_card(
-    model, repo_id: str, evaluation: Mapping[str, str] | None = None, training: Mapping[str, Any] | None = None
+    model, repo_id: str, evaluation: Mapping[str, str] | str | None = None, training: Mapping[str, Any] | None = None
 ) -> str:
     """The card's text.
 
     Args:
         model: an `InstructVLAForConditionalGeneration`, with or without a processor.
         repo_id: "organisation/name" or the folder that the example loads.
-        evaluation: benchmark → result, as an evaluation command printed it.
+        evaluation: benchmark → result, as an evaluation command printed it; or Markdown, see `instructvla card`.
         training: what the training run recorded: `{"tables": …}`, see `render_tables`.
     """
     config, processor = model.config, model.processor_or_none()
@@ -52,7 +52,9 @@ def render_model_card(
         rows = [[key, f"{rate[key]:g} Hz" if key in rate else "not recorded"] for key in processor.statistics]
         statistics = STATISTICS_INTRODUCTION + markdown_table(["unnorm_key", "control rate"], rows)
     results = "No evaluation is recorded for this checkpoint."
-    if evaluation:
+    if isinstance(evaluation, str):
+        results = evaluation
+    elif evaluation:
         results = markdown_table(["benchmark", "result"], [[name, result] for name, result in evaluation.items()])
     stage = "2, vision-language-action instruction tuning" if config.thinks_by_default else "1, action pre-training"
     return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
