@@ -11,6 +11,7 @@ from instructvla.evaluation.metrics.answer_cleaning import cleaned
 from instructvla.evaluation.metrics.language_answers import Answer
 from instructvla.evaluation.metrics.language_samples import Task
 from instructvla.evaluation.metrics.sentence_embeddings import Pooling
+from instructvla.model_card import markdown_table
 
 SENTENCE_BERT, SIMCSE = "Sentence-BERT", "SimCSE"
 POOLING = {SENTENCE_BERT: Pooling.SENTENCE, SIMCSE: Pooling.POOLER}
@@ -97,11 +98,10 @@ def _table(task: Task, record: Mapping[str, Any]) -> str:
     rows.append((record["model"], _short(record["parameters"]), own))
     present = {column for _, _, scores in rows for column in scores}
     order = [column for name in PAPER_COLUMNS for column in sorted(present) if column.partition(" (")[0] == name]
-    lines = [["", "parameters", *order], ["---"] * (2 + len(order))]
-    lines += [[name, size, *(_number(column, scores) for column in order)] for name, size, scores in rows]
+    lines = [[name, size, *(_number(column, scores) for column in order)] for name, size, scores in rows]
     title = f"VLA-IT {task}" if record["is_vla_it"] else task.capitalize()
     caption = f"{title}, {record['samples'][task]:,} samples of {record['data']}; in %, but for CIDEr."
-    return "\n".join([caption, "", *(f"| {' | '.join(line)} |" for line in lines)])
+    return f"{caption}\n\n{markdown_table(['', 'parameters', *order], lines)}"
 
 
 def _paper_rows(task: Task) -> Iterator[tuple[str, str, dict[str, float]]]:

@@ -9,6 +9,7 @@ import typer
 from instructvla.command_errors import errors_on_stderr
 from instructvla.evaluation.multimodal.benchmarks import BENCHMARKS, PAPER_SCORES, Benchmark
 from instructvla.evaluation.multimodal.kit_results import KitRow, kit_rows
+from instructvla.model_card import markdown_table
 
 NOT_RUN, FAILED, PARTIAL = "–", "failed", "*"
 TITLES = [benchmark.title for benchmark in BENCHMARKS]
@@ -23,9 +24,8 @@ app = typer.Typer(add_completion=False)
 def report_text(rows: Sequence[KitRow]) -> str:
     """As Markdown: the paper's rows, the measured ones, and what is missing."""
     paper = [KitRow(f"{name} (paper)", dict(zip(TITLES, scores, strict=True))) for name, scores in PAPER_SCORES.items()]
-    lines = [["", *TITLES], ["---"] * (1 + len(TITLES))]
-    lines += [[row.title, *(cell(row, benchmark) for benchmark in BENCHMARKS)] for row in [*paper, *rows]]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    lines = [[row.title, *(cell(row, benchmark) for benchmark in BENCHMARKS)] for row in [*paper, *rows]]
+    table = markdown_table(["", *TITLES], lines)
     notes = [note for row in rows for note in missing(row)]
     return "\n\n".join([table, LEGEND, *notes])
 

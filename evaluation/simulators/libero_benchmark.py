@@ -14,6 +14,7 @@ from instructvla.evaluation.group_rates import group_rates
 from instructvla.evaluation.ledger import Outcome
 from instructvla.evaluation.simulators.benchmark_definition import Benchmark, Installation
 from instructvla.evaluation.simulators.simulator import Trial
+from instructvla.model_card import markdown_table
 
 INITIAL_STATES = 50
 COLUMNS = {"libero_spatial": "Spatial", "libero_object": "Object", "libero_goal": "Goal", "libero_10": "Long"}
@@ -155,13 +156,12 @@ def libero_table(outcomes: Sequence[Outcome]) -> str:
     rows = {"this run": list(outcomes)}
     if len(rounds) > 1:
         rows |= {f"seed {number + 1} of it": rounds[number] for number in sorted(rounds)}
-    lines = [["", *COLUMNS.values(), "Average"], ["---"] * (2 + len(COLUMNS))]
-    lines += [[title, *_cells(some)] for title, some in rows.items()]
+    lines = [[title, *_cells(some)] for title, some in rows.items()]
     return "\n\n".join(
         [
             "LIBERO, success with 95 % intervals (Wilson) and numbers of trials. The paper (arXiv 2507.17520v1) has no "
             "results on LIBERO to stand beside.",
-            "\n".join(f"| {' | '.join(line)} |" for line in lines),
+            markdown_table(["", *COLUMNS.values(), "Average"], lines),
         ]
     )
 

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 import yaml
 
 from instructvla.evaluation.intervals import Rate
 from instructvla.evaluation.ledger import Outcome
+from instructvla.model_card import markdown_table
 
 PUBLISHED_FILE = Path(__file__).parent / "simpler_env_published.yaml"
 AVERAGE = "average"
@@ -93,9 +93,9 @@ def table_2(outcomes: Sequence[Outcome]) -> str:
     return "\n\n".join(
         [
             "SimplerEnv, success in % (Table 2 of arXiv 2507.17520v1; VM visual matching, VA variant aggregation).",
-            markdown(
+            markdown_table(
+                ["Methods", *titles, "Avg"],
                 [
-                    ["Methods", *titles, "Avg"],
                     row(OURS, ours, (*COLUMNS, AVERAGE)),
                     [
                         "its trials",
@@ -103,7 +103,7 @@ def table_2(outcomes: Sequence[Outcome]) -> str:
                         str(sum(rate.trials for found in rates.values() for rate in found.values())),
                     ],
                     *(row(name, cells, (*COLUMNS, AVERAGE)) for name, cells in PAPER_ROWS.items()),
-                ]
+                ],
             ),
             AVERAGE_NOTE,
         ]
@@ -121,7 +121,7 @@ def instruct_summary(outcomes: Sequence[Outcome], categories: Mapping[str, str],
     rates = {level: task_rates(outcomes, level) for level in LEVELS}
     ours = {level: mean_rate(found) for level, found in rates.items()}
     ours[AVERAGE] = None if None in ours.values() else fmean(ours.values())
-    lines = [["Category", "Level", "mean of tasks", "tasks", "all trials"]]
+    lines = []
     for category, level in categories.items():
         found = task_rates(outcomes, category)
         mean = mean_rate(found)
@@ -131,16 +131,16 @@ def instruct_summary(outcomes: Sequence[Outcome], categories: Mapping[str, str],
         [
             f"SimplerEnv-Instruct, success in % at the last step (Table 2 of arXiv 2507.17520v1): {len(everything)} "
             f"tasks, {sum(rate.trials for rate in everything.values())} trials of the benchmark's {trials}.",
-            markdown(
+            markdown_table(
+                ["Methods", *LEVELS.values(), "Avg"],
                 [
-                    ["Methods", *LEVELS.values(), "Avg"],
                     row(OURS, ours, (*LEVELS, AVERAGE)),
                     ["its trials", *(pooled(rates[level]) for level in LEVELS), pooled(everything)],
                     *(row(name, cells, (*LEVELS, AVERAGE)) for name, cells in published("simpler_instruct").items()),
-                ]
+                ],
             ),
             "By category, as this package assigns the tasks to the paper's categories; 95 % intervals (Wilson).",
-            markdown(lines),
+            markdown_table(["Category", "Level", "mean of tasks", "tasks", "all trials"], lines),
         ]
     )
 
@@ -157,9 +157,3 @@ def row(title: str, cells: Mapping[str, float | None], columns: Iterable[str]) -
 
 def percent(value: float | None) -> str:
     return MISSING if value is None else f"{value:.1f}"
-
-
-def markdown(lines: Sequence[Sequence[Any]]) -> str:
-    """The first line is the heading."""
-    heading, *body = ([*line] for line in lines)
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in (heading, ["---"] * len(heading), *body))

@@ -22,6 +22,7 @@ from instructvla.evaluation.tabletop.sampling import SPLITS, check_split, sample
 from instructvla.evaluation.tabletop.scene_xml import FRONT_CAMERA
 from instructvla.evaluation.tabletop.simulation import Simulation
 from instructvla.evaluation.tabletop.view import View
+from instructvla.model_card import markdown_table
 from instructvla.training.answer_scores import exact_match
 from instructvla.training.greedy_answers import greedy_answers
 
@@ -112,9 +113,9 @@ def answer_rates(questions: Sequence[ExamQuestion], answers: Iterable[str]) -> d
 def answers_table(rows: dict[str, dict[str, Rate]]) -> str:
     """Markdown: one row per checkpoint, one column per category."""
     columns = [category for category in Category if any(category in rates for rates in rows.values())] + [ALL]
-    lines = [["", *columns], ["---"] * (1 + len(columns))]
-    lines += [[title, *(str(rates[name]) for name in columns)] for title, rates in rows.items()]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown_table(
+        ["", *columns], [[title, *(str(rates[name]) for name in columns)] for title, rates in rows.items()]
+    )
 
 
 @dataclass

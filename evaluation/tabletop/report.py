@@ -17,6 +17,7 @@ from instructvla.evaluation.tabletop.benchmark import (
     rates,
 )
 from instructvla.evaluation.tabletop.phrases import Level
+from instructvla.model_card import markdown_table
 
 COMPARED = ("tasks_sha256", "mujoco", "max_steps")  # settings in which the rows of a table agree
 CAPTION = "Success in %, 95 % intervals (Wilson) in brackets, then the number of trials."
@@ -92,15 +93,13 @@ def check_comparable(rows: Sequence[ResultRow]) -> None:
                 )
 
 
-def markdown_table(rows: Sequence[ResultRow], by_category: bool = False) -> str:
+def rates_table(rows: Sequence[ResultRow], by_category: bool = False) -> str:
     """Rates in %, their 95 % intervals and, in brackets, numbers of trials."""
     columns = {level: name for name, level in LEVEL_NAMES.items()}
     if by_category:
         columns = {name: name for level in Level for name in groups_of(level)}
     columns = {key: name for key, name in columns.items() if any(key in row.rates for row in rows)}
-    lines = [["", *columns.values()], ["---"] * (1 + len(columns))]
-    lines += [[row.title, *row.cells(list(columns))] for row in rows]
-    return markdown(lines)
+    return markdown_table(["", *columns.values()], [[row.title, *row.cells(list(columns))] for row in rows])
 
 
 def report_text(rows: Sequence[ResultRow]) -> str:
@@ -110,7 +109,7 @@ def report_text(rows: Sequence[ResultRow]) -> str:
         ValueError: rows of different benchmarks.
     """
     check_comparable(rows)
-    tables = [markdown_table(rows), markdown_table(rows, by_category=True)]
+    tables = [rates_table(rows), rates_table(rows, by_category=True)]
     tables += [causes_table(rows)] if any(row.causes for row in rows) else []
     return "\n\n".join([CAPTION, *tables])
 
@@ -118,16 +117,9 @@ def report_text(rows: Sequence[ResultRow]) -> str:
 def causes_table(rows: Sequence[ResultRow]) -> str:
     """How many trials of each run failed for which cause, the most frequent first."""
     together = sum((row.causes for row in rows), Counter())
-    lines = [["failures", *(row.title for row in rows)], ["---"] * (1 + len(rows))]
-    lines += [
-        [cause, *(row.causes[cause] for row in rows)]
-        for cause in sorted(together, key=lambda cause: (-together[cause], cause))
-    ]
-    return markdown(lines)
-
-
-def markdown(lines: Sequence[Sequence[Any]]) -> str:
-    return "\n".join(f"| {' | '.join(str(cell).replace('|', '/') for cell in line)} |" for line in lines)
+    by_frequency = sorted(together, key=lambda cause: (-together[cause], cause))
+    lines = [[cause, *(row.causes[cause] for row in rows)] for cause in by_frequency]
+    return markdown_table(["failures", *(row.title for row in rows)], lines)
 
 
 @app.command()
