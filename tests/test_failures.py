@@ -63,6 +63,6 @@ def test_words_of_another_task_come_before_deeds():
 def test_a_failed_episode_has_a_cause_and_others_have_none():
     trial = Trial(0, in_a_row("apple", "fork"), PICK, "pick up the apple")
     given = [Assignment("judged", 0, trial), Assignment("free", 0, trial, judged=False)]
-    judged, free = sorted(rollouts(RandomPolicy(), given, max_steps=3), key=lambda outcome: outcome.name == "free")
+    judged, free = sorted(rollouts(RandomPolicy(), given, max_steps=3), key=lambda outcome: outcome.task == "free")
     assert judged.cause == Cause.NEVER_NEAR and free.cause is None
     assert type(judged).of_record(judged.record()) == judged
