@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from instructvla.command_errors import errors_on_stderr
+from instructvla.evaluation.benchmark_table import benchmark_table
 from instructvla.evaluation.benchmarks import MODULES, find_benchmark
-from instructvla.evaluation.group_rates import group_rates
 from instructvla.evaluation.latency import DTYPES, PAPER_HZ, SETTINGS
 from instructvla.evaluation.ledger import LEDGER, Ledger
 from instructvla.evaluation.one_picture import load_model
@@ -82,19 +82,12 @@ def check_weights(run: Path, weights: str | None, fingerprints: frozenset[str]) 
 def benchmark_text(ledger: Ledger) -> str:
     """Rates as the benchmark lays them out, then the settings that they follow from."""
     settings, outcomes = ledger.settings, list(ledger.outcomes.values())
-    name = settings["benchmark"]
-    benchmark = find_benchmark(name) if name in MODULES else None
-    if benchmark is not None and benchmark.summary is not None:
-        table = benchmark.summary(outcomes)
-    else:
-        rates = group_rates(outcomes, benchmark.groups if benchmark else ())
-        rows = [[group, f"{rate.successes}/{rate.trials}", str(rate)] for group, rate in rates.items()]
-        table = markdown_table(["", "successes", "rate, 95 % interval (Wilson)"], rows)
+    benchmark = find_benchmark(settings["benchmark"])
+    table = benchmark_table(benchmark, outcomes)
     notes = [f"Note: {note}." for note in settings.get("notes", ())]
     if broken := sum(outcome.success is None for outcome in outcomes):
         notes.append(f"{broken} trials have no verdict, as their simulator broke; they don't count.")
-    title = settings.get("title") or (benchmark.title if benchmark else name)
-    return "\n\n".join([f"### {title}", table, *notes, settings_line(settings)])
+    return "\n\n".join([f"### {benchmark.title}", table, *notes, settings_line(settings)])
 
 
 def settings_line(settings: Mapping[str, Any]) -> str:

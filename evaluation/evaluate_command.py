@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from instructvla.command_errors import errors_on_stderr
 from instructvla.evaluation.action_ensembling import AdaptiveEnsemble
+from instructvla.evaluation.benchmark_table import benchmark_table
 from instructvla.evaluation.benchmarks import MODULES, find_benchmark
 from instructvla.evaluation.chunk_schedules import EveryStep, OpenLoop, Schedule, TemporalEnsemble
 from instructvla.evaluation.decision_cadence import Cadence
@@ -84,12 +85,17 @@ class Simulators:
 
 
 def run_settings(
-    benchmark: Benchmark, metadata: Mapping[str, Any], use: "PolicyUse", schedule: str, first: "SimulatorProcess"
+    name: str,
+    benchmark: Benchmark,
+    metadata: Mapping[str, Any],
+    use: "PolicyUse",
+    schedule: str,
+    first: "SimulatorProcess",
 ) -> dict[str, Any]:
-    """What outcomes follow from, as JSON."""
+    """What outcomes follow from, as JSON; `name` is what `find_benchmark` finds the benchmark by."""
     cadence = use.cadence
     return {
-        "benchmark": benchmark.name,
+        "benchmark": name,
         "title": benchmark.title,
         "policy": "model" if metadata.get("weights") else metadata["model"],
         "name": metadata["model"],
@@ -145,6 +151,7 @@ def _temporal(decay: float) -> Schedule:
 
 
 def evaluate(
+    name: str,
     benchmark: Benchmark,
     trials: Sequence[Trial],
     url: str,
@@ -158,6 +165,7 @@ def evaluate(
     """Runs what the ledger doesn't have yet.
 
     Args:
+        name: by which `find_benchmark` finds the benchmark.
         url: of the policy server.
         use, schedule: how the policy is used, and its schedule's name.
         keep: the run's folder, and what is kept in it beside the ledger.
@@ -175,7 +183,7 @@ def evaluate(
         metadata = client.metadata
     simulators = Simulators(benchmark, keep.folder / LOGS, **_only(limits))
     try:
-        settings = run_settings(benchmark, metadata, use, schedule, simulators.first)
+        settings = run_settings(name, benchmark, metadata, use, schedule, simulators.first)
         ledger = Ledger.open(keep.folder, settings)
         waiting = waiting_trials(trials, ledger.outcomes)
         make_worker = partial(Worker, simulators.take, connect, use, keep)
@@ -196,12 +204,7 @@ def _only(limits: Mapping[str, float]) -> dict[str, float]:
 
 def rate_lines(benchmark: Benchmark, ledger: Ledger) -> list[str]:
     """Rates by group, what makes them differ from published ones, and what broke off."""
-    rates = group_rates(ledger.outcomes.values(), benchmark.groups)
-    width = max(len(group) for group in rates)
-    lines = [f"{benchmark.title}: success, 95 % intervals (Wilson)"]
-    lines += [f"  {group:<{width}}  {rate.successes}/{rate.trials}  {rate}" for group, rate in rates.items()]
-    if benchmark.summary is not None:
-        lines += ["", benchmark.summary(list(ledger.outcomes.values())), ""]
+    lines = [f"{benchmark.title}: success", "", benchmark_table(benchmark, list(ledger.outcomes.values())), ""]
     lines += [f"note: {note}" for note in ledger.settings["notes"]]
     if broken := [outcome for outcome in ledger.outcomes.values() if outcome.success is None]:
         lines.append(f"{len(broken)} without a verdict, to be run again; {broken[0].task}: {broken[0].error}")
@@ -255,7 +258,7 @@ def main(
                 thinks = _thinks(url, token) if think is None else think
                 use = PolicyUse(Cadence(thinks, ratio, rethink), unnorm_key, make_schedule, delay)
                 keep = Keep(output, films.value, record)
-                ledger = evaluate(chosen, selected, url, use, schedule, keep, workers, token, limits)
+                ledger = evaluate(benchmark, chosen, selected, url, use, schedule, keep, workers, token, limits)
         except (PolicyError, SimulatorBrokeError) as error:
             raise ValueError(f"{error}. The same command goes on from here.") from error
         typer.echo("\n".join(rate_lines(chosen, ledger)))

@@ -56,7 +56,7 @@ def test_a_language_run_without_scores_is_not_finished(tmp_path):
 
 
 def test_a_benchmark_of_one_s_own_is_shown_too(tmp_path):
-    run = tabletop_run(tmp_path / "run", benchmark="points", title="Points", notes=["a point stands in"])
+    run = tabletop_run(tmp_path / "run", benchmark="tests.stand_in_benchmark", notes=["a point stands in"])
     text = evaluation_section([run], OURS)
     assert "### Points" in text and "Note: a point stands in." in text and "tabletop (" in text
 

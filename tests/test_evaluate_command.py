@@ -32,11 +32,11 @@ def command(*arguments):
 def test_rates_are_printed_by_group_with_what_makes_them_differ(url, tmp_path):
     result = command(BENCHMARK, url, "--output", tmp_path / "run", "--trials", "2", "--workers", "2")
     assert result.exit_code == 0, result.output
-    lines = result.stdout.splitlines()
-    assert lines[0].startswith("Points") and any(line.split()[:2] == ["near", "2/2"] for line in lines)
-    assert any(line.split()[:2] == ["far", "0/2"] for line in lines) and "note: a point stands in" in result.stdout
+    assert result.stdout.startswith("Points: success") and "note: a point stands in" in result.stdout
+    assert "| near | 2/2 | 100.0 % [34.2–100.0] |" in result.stdout and "| far | 0/2 |" in result.stdout
     ledger = Ledger.read(tmp_path / "run")
-    assert ledger.settings["simulator"] == {"point": "1.0"} and ledger.settings["policy"] == "random"
+    assert ledger.settings["benchmark"] == BENCHMARK and ledger.settings["simulator"] == {"point": "1.0"}
+    assert ledger.settings["policy"] == "random"
     assert len(ledger.outcomes) == 4
 
 

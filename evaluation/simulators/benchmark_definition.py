@@ -55,7 +55,7 @@ class Benchmark:
             index 0; raises ValueError for an unknown name, listing what exists.
         groups: what rates are given for, in the table's order.
         installation: of the simulator; None if this package's own environment runs it.
-        published: row → group → rate in percent, from the paper, to stand beside ours.
+        published: column → group → rate in percent, from the paper, to stand beside ours.
         needs: name of an environment variable → what it must name, of assets that a user has to get.
         summary: a run's outcomes as Markdown, laid out as published; None: a rate per group is all there is.
     """

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from instructvla.evaluation.simulators.benchmark_definition import Benchmark, Installation, Source
-from instructvla.evaluation.simulators.simpler_env_tables import COLUMNS, PAPER_ROWS, table_2
+from instructvla.evaluation.simulators.simpler_env_tables import COLUMNS, table_2
 from instructvla.evaluation.simulators.simpler_env_trials import Grid, SimplerTask, select_tasks, task_trials
 from instructvla.evaluation.simulators.simulator import Trial
 
@@ -235,7 +235,6 @@ BENCHMARK = Benchmark(
     trials=simpler_env_trials,
     groups=COLUMNS,
     installation=INSTALLATION,
-    published=PAPER_ROWS,
     needs=NEEDS,
     summary=table_2,
 )

@@ -15,7 +15,7 @@ import yaml
 from instructvla.evaluation.ledger import Outcome
 from instructvla.evaluation.simulators.benchmark_definition import Benchmark
 from instructvla.evaluation.simulators.simpler_env_benchmark import INSTALLATION, NEEDS
-from instructvla.evaluation.simulators.simpler_env_tables import instruct_summary, published
+from instructvla.evaluation.simulators.simpler_env_tables import instruct_summary
 from instructvla.evaluation.simulators.simpler_env_trials import Grid, SimplerTask, select_tasks, task_trials
 from instructvla.evaluation.simulators.simulator import Trial
 
@@ -102,7 +102,6 @@ BENCHMARK = Benchmark(
     trials=instruct_trials,
     groups=(*LEVELS, *categories()),
     installation=INSTALLATION,
-    published=published("simpler_instruct"),
     needs=NEEDS,
     summary=summary,
 )
