@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from instructvla.evaluation.tabletop.annotations import annotate, labelled_annotation
-from instructvla.evaluation.tabletop.phrases import MAX_WORDS, QUESTION_CATEGORIES, Category, Level, response
+from instructvla.evaluation.tabletop.phrases import MAX_WORDS, Level, response
 from instructvla.evaluation.tabletop.phrases import Group as Groups
+from instructvla.training.annotation.categories import QUESTION_CATEGORIES, Category
 from instructvla.training.data.episodes import Annotation
 from tests.tabletop_scenes import resting_state, sampled
 

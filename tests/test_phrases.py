@@ -8,7 +8,6 @@ from instructvla.evaluation.tabletop.catalogue import DRAWER
 from instructvla.evaluation.tabletop.meanings import SPLITS, phrase_file
 from instructvla.evaluation.tabletop.phrases import (
     MAX_WORDS,
-    Category,
     Group,
     Level,
     drawn_instructions,
@@ -20,6 +19,7 @@ from instructvla.evaluation.tabletop.phrases import (
 )
 from instructvla.evaluation.tabletop.scene import Scene, Skill, Task
 from instructvla.evaluation.tabletop.translations import LANGUAGES
+from instructvla.training.annotation.categories import Category
 from tests.tabletop_scenes import in_a_row, sampled
 
 

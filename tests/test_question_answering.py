@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from instructvla.evaluation.tabletop.phrases import QUESTION_CATEGORIES
 from instructvla.evaluation.tabletop.question_answering import ALL, BLIND, answer_rates, app, blind_answers, exam
 from instructvla.nano import untrained_nano
+from instructvla.training.annotation.categories import QUESTION_CATEGORIES
 
 
 @pytest.fixture(scope="module")

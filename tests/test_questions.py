@@ -6,10 +6,11 @@ import pytest
 
 from instructvla.evaluation.tabletop.catalogue import ITEMS
 from instructvla.evaluation.tabletop.meanings import SPLITS, phrase_file
-from instructvla.evaluation.tabletop.phrases import MAX_WORDS, QUESTION_CATEGORIES
+from instructvla.evaluation.tabletop.phrases import MAX_WORDS
 from instructvla.evaluation.tabletop.questions import KINDS, NUMBERS, asked, caption, draw_questions, facts, grid_place
 from instructvla.evaluation.tabletop.view import View
 from instructvla.evaluation.tabletop.world_state import ObjectState
+from instructvla.training.annotation.categories import QUESTION_CATEGORIES
 from tests.tabletop_scenes import in_a_row, resting_state, sampled
 
 SCENE = in_a_row("apple", "lemon", "fork", "letter A", receptacles=("white bowl",), drawer=0.0)

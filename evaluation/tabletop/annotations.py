@@ -7,7 +7,6 @@ import numpy as np
 
 from instructvla.evaluation.tabletop.meanings import check_split
 from instructvla.evaluation.tabletop.phrases import (
-    QUESTION_CATEGORIES,
     Group,
     Level,
     drawn_instructions,
@@ -18,6 +17,7 @@ from instructvla.evaluation.tabletop.questions import LabelledTurn, caption, dra
 from instructvla.evaluation.tabletop.scene import Scene, Task
 from instructvla.evaluation.tabletop.view import Point, View
 from instructvla.evaluation.tabletop.world_state import WorldState
+from instructvla.training.annotation.categories import QUESTION_CATEGORIES
 from instructvla.training.data.episodes import Annotation, Turn
 
 QUESTIONS_EACH = 2  # of each category that can be asked

@@ -25,25 +25,9 @@ from instructvla.evaluation.tabletop.meanings import check_split, phrase_file
 from instructvla.evaluation.tabletop.references import Filling, slots
 from instructvla.evaluation.tabletop.scene import Scene, Skill, Task, item_of
 from instructvla.evaluation.tabletop.translations import LANGUAGES, translated_slots
+from instructvla.training.annotation.categories import Category
 
 MAX_WORDS = 14  # of an instruction: the nano language model learns from nothing
-
-
-class Category(StrEnum):
-    """Categories of annotated texts, as appendix C.1 names them."""
-
-    COMPLEX_OBJECT_REFERENCING = "Complex Object Referencing"
-    NOVEL_ACTION_REFERENCING = "Novel Action Referencing"
-    NEGATIVE_TASK_SPECIFICATION = "Negative Task Specification"
-    SUBTASK_IDENTIFICATION = "Subtask Identification"
-    SITUATED_TASK_IDENTIFICATION = "Situated Task Identification"
-    DIRECT_INSTRUCTION = "Direct Instruction"
-    TOOL_USE_UNDERSTANDING = "Tool-Use Understanding"
-    QUANTITATIVE_IDENTIFICATION = "Quantitative Identification"
-    SPATIAL_IDENTIFICATION = "Spatial Identification"
-    VISUAL_IDENTIFICATION = "Visual Identification"
-    COMMONSENSE_ANSWERING = "Commonsense Answering"
-    STATE_IDENTIFICATION = "State Identification"
 
 
 class Level(StrEnum):
@@ -97,7 +81,6 @@ _WAYS = {
     Group.SUBTASKS: Way(Level.SITUATED, Category.SUBTASK_IDENTIFICATION, subtask_fillings),
     Group.TOOL_USE: Way(Level.SITUATED, Category.TOOL_USE_UNDERSTANDING, job_fillings),
 }
-QUESTION_CATEGORIES = tuple(Category)[7:]
 
 
 def response(task: Task) -> str:

@@ -15,7 +15,6 @@ from tqdm import tqdm
 from instructvla.command_errors import errors_on_stderr
 from instructvla.evaluation.intervals import Rate
 from instructvla.evaluation.tabletop.checkpoints import load_checkpoint
-from instructvla.evaluation.tabletop.phrases import QUESTION_CATEGORIES, Category
 from instructvla.evaluation.tabletop.picture_chats import GRIPPER_AREA
 from instructvla.evaluation.tabletop.questions import Fact, asked, draw_facts, facts
 from instructvla.evaluation.tabletop.sampling import SPLITS, check_split, sample_scene
@@ -23,6 +22,7 @@ from instructvla.evaluation.tabletop.scene_xml import FRONT_CAMERA
 from instructvla.evaluation.tabletop.simulation import Simulation
 from instructvla.evaluation.tabletop.view import View
 from instructvla.model_card import markdown_table
+from instructvla.training.annotation.categories import QUESTION_CATEGORIES, Category
 from instructvla.training.answer_scores import exact_match
 from instructvla.training.greedy_answers import greedy_answers
 

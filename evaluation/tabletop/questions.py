@@ -23,7 +23,6 @@ from instructvla.evaluation.tabletop.meanings import (
     standing,
     with_article,
 )
-from instructvla.evaluation.tabletop.phrases import Category
 from instructvla.evaluation.tabletop.references import (
     APART,
     NEAR,
@@ -36,6 +35,7 @@ from instructvla.evaluation.tabletop.references import (
 )
 from instructvla.evaluation.tabletop.scene import item_of
 from instructvla.evaluation.tabletop.view import Point, View
+from instructvla.training.annotation.categories import Category
 
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 DENIALS = ("no ", "nothing ")

@@ -6,11 +6,11 @@ import numpy as np
 
 from instructvla.evaluation.tabletop.catalogue import DRAWER, ITEMS, RECEPTACLES
 from instructvla.evaluation.tabletop.meanings import check_split, phrase_file
-from instructvla.evaluation.tabletop.phrases import QUESTION_CATEGORIES
 from instructvla.evaluation.tabletop.questions import Fact, asked, caption, draw_questions, facts, grid_place
 from instructvla.evaluation.tabletop.scene import Scene
 from instructvla.evaluation.tabletop.translations import LANGUAGES, translated
 from instructvla.evaluation.tabletop.view import Point, View
+from instructvla.training.annotation.categories import QUESTION_CATEGORIES
 
 EACH = 2  # questions of each category
 WORDS_EACH = 2  # translations and meanings of words
