@@ -14,7 +14,6 @@ from instructvla.training.annotation.category_rules import (
         ("lift the crimson object by the window", "pick up the mug", Category.COMPLEX_OBJECT_REFERENCING),
         ("pick up the mug next to the kettle", "pick up the mug", Category.COMPLEX_OBJECT_REFERENCING),
         ("slide the copper-hued can to the edge", "move the can to the edge", Category.COMPLEX_OBJECT_REFERENCING),
-        ("shove the mug into the sink", "put the mug in the sink", Category.DIRECT_INSTRUCTION),
         ("drop the mug in the sink", "put the mug in the sink", Category.NOVEL_ACTION_REFERENCING),
         ("pick up the mug, but don't touch the kettle", "pick up the mug", Category.NEGATIVE_TASK_SPECIFICATION),
         ("Take any cup other than the blue one", "pick up the mug", Category.NEGATIVE_TASK_SPECIFICATION),
