@@ -45,6 +45,10 @@ COMMANDS = {
         "instructvla.training.data.prepare:app",
         "A dataset (RLDS, LeRobot) as sharded Parquet files, with annotations.",
     ),
+    "annotate": (
+        "instructvla.training.annotation.annotate_command:app",
+        "Captions, questions, commands and contexts for episodes, by a vision-language model.",
+    ),
     "draft-mapping": (
         "instructvla.training.data.draft_mapping:app",
         "A first field mapping of a dataset, from what its metadata tell.",
