@@ -69,6 +69,10 @@ COMMANDS = {
         "instructvla.training.data.preview:app",
         "Episodes of a dataset as one HTML page: frames, texts, curves, warnings.",
     ),
+    "analyse": (
+        "instructvla.training.annotation.analyse_command:app",
+        "What annotations are made of: categories, verbs and nouns, vocabulary, with plots.",
+    ),
     "open-loop": (
         "instructvla.training.open_loop_command:app",
         "A checkpoint's action error on recorded episodes, per dimension, with a plot.",

@@ -1,0 +1,143 @@
+"""`instructvla analyse`: what a dataset's annotations are made of, as numbers, plots and a page (appendix C.1)."""
+
+import asyncio
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from tqdm import tqdm
+
+from instructvla.command_errors import errors_on_stderr
+from instructvla.training.annotation.analysis_page import record, render_page, summary_lines
+from instructvla.training.annotation.analysis_plots import plots
+from instructvla.training.annotation.annotation_census import Census
+from instructvla.training.annotation.annotation_texts import Texts, open_texts
+from instructvla.training.annotation.category_agreement import agreement_lines
+from instructvla.training.annotation.category_judge import Judgement, judge, judgement_text
+from instructvla.training.annotation.chat_endpoint import KEY_VARIABLE, ChatEndpoint
+from instructvla.training.data.episodes import BadEpisodeError
+from instructvla.training.data.prepare import source_name
+
+if TYPE_CHECKING:  # matplotlib is an extra
+    from matplotlib.figure import Figure
+
+PAGE, NUMBERS = "analysis.html", "analysis.json"
+
+app = typer.Typer(add_completion=False)
+
+
+def counted(texts: Texts, total: int | None, sample_size: int, skip_bad: bool) -> tuple[Census, list[str]]:
+    """The census, and why episodes were left out.
+
+    Raises:
+        BadEpisodeError: the first episode that can't be read, without `skip_bad`.
+    """
+    census, skipped = Census(sample_size), []
+    for one in tqdm(texts, total=total, unit="episode", disable=None):
+        if not isinstance(one, BadEpisodeError):
+            census.add(one)
+        elif skip_bad:
+            skipped.append(str(one))
+        else:
+            raise one.with_skip_bad()
+    return census, skipped
+
+
+def write_analysis(
+    output: Path, title: str, census: Census, notes: list[str], judgement: Judgement | None, agreement: str
+) -> None:
+    """Page, numbers, and each plot as PNG and SVG."""
+    output.mkdir(parents=True, exist_ok=True)
+    drawn = plots(census)
+    svgs = {name: picture(figure, "svg") for name, figure in drawn.items()}
+    for name, figure in drawn.items():
+        (output / f"{name}.svg").write_bytes(svgs[name])
+        (output / f"{name}.png").write_bytes(picture(figure, "png"))
+    numbers = record(census) | ({} if judgement is None else {"agreement": judgement.record()})
+    (output / NUMBERS).write_text(json.dumps(numbers, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    (output / PAGE).write_text(render_page(title, census, svgs, notes, agreement), encoding="utf-8")
+
+
+def picture(figure: "Figure", kind: str) -> bytes:
+    """The plot in a format, with the texts of an SVG as texts."""
+    from matplotlib import rc_context
+
+    file = io.BytesIO()
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "analysis"}):
+        figure.savefig(file, format=kind, metadata={"Date": None} if kind == "svg" else None)
+    return file.getvalue()
+
+
+def judged(census: Census, url: str, model: str, key_variable: str) -> tuple[Judgement, str]:
+    """A model's categories of the census' sample, and its agreement with the rules in lines.
+
+    Raises:
+        EndpointError: the endpoint can't be used.
+    """
+
+    async def ask() -> Judgement:
+        endpoint = ChatEndpoint(url, model, key_variable=key_variable, parameters={"temperature": 0})
+        try:
+            return await judge(endpoint, census.sample)
+        finally:
+            await endpoint.close()
+
+    found = asyncio.run(ask())
+    return found, "\n".join([*agreement_lines(found.agreement, "rules", model), judgement_text(found, model)])
+
+
+def notes_on(census: Census, skipped: list[str]) -> list[str]:
+    """What a reader must know of the numbers."""
+    notes = []
+    if not census.instructed:
+        notes.append("The source has no original instructions: nothing is compared with them.")
+    if skipped:
+        notes.append(f"{len(skipped):,} episodes could not be read and are left out, such as: {skipped[0]}")
+    return notes
+
+
+def check_judge(options: Mapping[str, str | None]) -> None:
+    if None in options.values() and any(options.values()):
+        raise ValueError(f"{' and '.join(options)} go together; give both, or none for the rules alone.")
+
+
+@app.command()
+def main(
+    source: Annotated[str, typer.Argument(help="VLA-IT's annotation JSON, or a dataset as `prepare` reads it.")],
+    output: Annotated[Path, typer.Option(help="Folder of the page, the plots and the numbers.")],
+    mapping: Annotated[str | None, typer.Option(help="Of an RLDS or LeRobot dataset, as for `prepare`.")] = None,
+    split: Annotated[str, typer.Option(help="Of the dataset.")] = "train",
+    dataset: Annotated[str | None, typer.Option(help="Its name, instead of the mapping's.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Of a Hub dataset.")] = None,
+    vla_it: Annotated[list[Path] | None, typer.Option(help="VLA-IT's annotation JSON, to join; repeatable.")] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out episodes that can't be read.")] = False,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that read; 0 reads in this one.")] = 0,
+    judge_endpoint: Annotated[
+        str | None, typer.Option(help="OpenAI-compatible URL of a model that judges too.")
+    ] = None,
+    judge_model: Annotated[str | None, typer.Option(help="Its name there.")] = None,
+    judge_texts: Annotated[int, typer.Option(min=1, help="Texts by chance that it judges.")] = 400,
+    key_variable: Annotated[str, typer.Option(help="Environment variable with the endpoint's key.")] = KEY_VARIABLE,
+) -> None:
+    """Count categories, verbs with nouns, and words of a dataset's annotations, and plot them."""
+    with errors_on_stderr():
+        check_judge({"--judge-endpoint": judge_endpoint, "--judge-model": judge_model})
+        total, texts = open_texts(source, mapping, split, dataset, revision, vla_it or (), workers)
+        census, skipped = counted(texts, total, judge_texts if judge_endpoint else 0, skip_bad)
+        if not census.annotated:
+            raise ValueError(f"{source} has no annotated episode among {census.episodes:,}; annotate it first.")
+        judgement, agreement = None, ""
+        if judge_endpoint and judge_model:
+            judgement, agreement = judged(census, judge_endpoint, judge_model, key_variable)
+        name = Path(source).name if Path(source).is_file() else source_name(source)
+        notes = [note.replace(source, name) for note in notes_on(census, skipped)]
+        write_analysis(output, f"Annotations of {name}", census, notes, judgement, agreement)
+        typer.echo("\n".join([*summary_lines(census), *([agreement] if agreement else []), *notes]))
+        typer.echo(f"written to {output / PAGE}")
+
+
+if __name__ == "__main__":
+    app()
