@@ -65,7 +65,7 @@ def test_an_instruction_that_only_takes_places_nothing():
     ],
 )
 def test_another_thing_that_is_acted_on_is_found(command, instruction, wrong):
-    found = other_object(meaning(command), meaning(instruction), all)
+    found = other_object(meaning(command), meaning(instruction), is_reworded=False)
     assert (found and found.noun) == wrong
 
 
@@ -81,8 +81,17 @@ def test_another_thing_that_is_acted_on_is_found(command, instruction, wrong):
     ],
 )
 def test_another_place_is_found(command, instruction, wrong):
-    found = other_goal(meaning(command), meaning(instruction))
+    found = other_goal(meaning(command), meaning(instruction), is_reworded=False)
     assert (found and found.noun) == wrong
+
+
+def test_a_reworded_command_may_name_a_shape_and_other_things_besides():
+    told = meaning("move the can near the sponge")
+    assert other_goal(meaning("set the drink beside the yellow block"), told, is_reworded=True) is None
+    assert other_goal(meaning("set the drink beside the yellow block"), told, is_reworded=False)
+    two = meaning("bring the can and the apple near the sponge")
+    assert other_object(two, told, is_reworded=True) is None
+    assert other_object(two, told, is_reworded=False).noun == "apple"
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import yaml
 
+from instructvla.training.annotation.annotation_prompt import prompt_words
+from instructvla.training.annotation.answer_format import annotation_of
 from instructvla.training.annotation.entry_checks import (
     FIELDS,
     CheckSettings,
@@ -139,3 +141,11 @@ def test_true_annotations_of_the_tabletop_are_hardly_ever_rejected():
         false += checked(given, task.instruction(), settings).rejections
     false = [one for one in false if one.reason not in (Reason.REPEATS, Reason.DUPLICATE)]
     assert entries > 300 and len(false) <= 0.01 * entries, false
+
+
+def test_the_examples_in_the_prompt_pass():
+    examples = prompt_words()["examples"]
+    assert len(examples) >= 3
+    assert not [
+        found for one in examples for found in checked(annotation_of(one["answer"]), one["instruction"]).rejections
+    ]

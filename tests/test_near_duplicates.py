@@ -16,7 +16,7 @@ def test_one_other_word_in_a_short_text_is_another_text():
 
 
 def test_one_other_word_in_a_long_text_is_not():
-    text = "wooden table with two blue plates three forks one glass four ripe lemons near white sink beside stove and {}"
+    text = "wooden table with two blue plates three forks one glass four lemons near white sink beside stove and {}"
     assert are_near_duplicates(text.format("fridge"), text.format("refrigerator"))
 
 

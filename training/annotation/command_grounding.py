@@ -6,11 +6,11 @@ word that the message shows.
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from instructvla.training.annotation.command_words import after_opening, base_verb, words
-from instructvla.training.annotation.object_words import Mention, has_kind, is_kind, mentions, opposite_verbs
+from instructvla.training.annotation.object_words import Mention, has_kind, is_kind, is_shape, mentions, opposite_verbs
 
 # What the robot says before it says what it does.
 LEAD = re.compile(
@@ -111,7 +111,6 @@ PLACING = {
     "return",
     "hang",
 }
-Quantifier = Callable[[Iterator[bool]], bool]
 NEGATION = re.compile(r"\b(?:not|no|never|without|except|instead|rather|neither|nor|but|other than|\w+n't)\b")
 
 
@@ -263,26 +262,30 @@ def without_states(plain: str) -> str:
     return re.sub(r"\b(the|an|a|this|that) (?:open|opened|closed|folded|locked|unfolded)\b(?= \w)", r"\1", plain)
 
 
-def other_object(said: Meaning, told: Meaning, quantifier: Quantifier) -> Mention | None:
+def other_object(said: Meaning, told: Meaning, is_reworded: bool) -> Mention | None:
     """A thing that is acted on and can't be what the instruction acts on, or None.
 
     Args:
         said: what the text means.
         told: what the instruction means.
-        quantifier: `all` things that are acted on must fit, or `any`.
+        is_reworded: whether the text describes things in other words, and may name others to tell which; else all
+            that it acts on must fit.
     """
     objects = told.of_role("objects")
     wanted = (*objects, *told.of_role("instruments")) if objects else told.named
-    return misfit(said.of_role("objects"), wanted, quantifier)
+    acted_on = said.of_role("objects")
+    if is_reworded:
+        return misfit(acted_on, wanted, is_reworded)
+    return next(filter(None, (misfit([mention], wanted) for mention in acted_on)), None)
 
 
-def other_goal(said: Meaning, told: Meaning) -> Mention | None:
-    """A place that things go to, or come from, and that can't be the instruction's, or None."""
+def other_goal(said: Meaning, told: Meaning, is_reworded: bool) -> Mention | None:
+    """A place that things go to, or come from, and that can't be the instruction's, or None; see `other_object`."""
     goals, sources = said.of_role("goals"), said.of_role("sources")
     told_goals, told_sources = told.of_role("goals"), told.of_role("sources")
-    if (wrong := misfit(goals, told_goals, any)) is not None:
+    if (wrong := misfit(goals, told_goals, is_reworded)) is not None:
         return wrong
-    if (wrong := misfit([one for one in sources if one.noun not in GROUND], told_sources, any)) is not None:
+    if (wrong := misfit([one for one in sources if one.noun not in GROUND], told_sources, is_reworded)) is not None:
         return wrong
     if told_sources and not told_goals:
         return next((mention for mention in goals if any(map(mention.may_be, told_sources))), None)
@@ -291,15 +294,15 @@ def other_goal(said: Meaning, told: Meaning) -> Mention | None:
     return None
 
 
-def misfit(said: Sequence[Mention], wanted: Sequence[Mention], quantifier: Quantifier) -> Mention | None:
-    """The first that can't be any of those wanted, if not `all` (or `any`) can.
-
-    The name of a kind, such as "tool", may mean what belongs to no kind that is listed.
-    """
-    if not said or not wanted or quantifier(fits(mention, wanted) for mention in said):
+def misfit(said: Sequence[Mention], wanted: Sequence[Mention], is_reworded: bool = False) -> Mention | None:
+    """The first of those said, if none of them can be one of those wanted."""
+    if not said or not wanted or any(fits(mention, one, is_reworded) for mention in said for one in wanted):
         return None
-    return next(mention for mention in said if not fits(mention, wanted))
+    return said[0]
 
 
-def fits(mention: Mention, wanted: Sequence[Mention]) -> bool:
-    return any(mention.may_be(one) or (is_kind(mention.noun) and not has_kind(one.noun)) for one in wanted)
+def fits(mention: Mention, wanted: Mention, is_reworded: bool) -> bool:
+    """Whether a word can mean a thing; that of a kind ("tool") may mean what belongs to no kind that is listed."""
+    if mention.may_be(wanted) or (is_kind(mention.noun) and not has_kind(wanted.noun)):
+        return True
+    return is_reworded and is_shape(mention.noun) and not is_shape(wanted.noun)

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from instructvla.training.annotation import banned_patterns, command_grounding
-from instructvla.training.annotation.command_grounding import Meaning, Quantifier, misfit
+from instructvla.training.annotation.command_grounding import Meaning, misfit
 from instructvla.training.annotation.command_words import words
 from instructvla.training.annotation.entry_language import check_languages, language_of
 from instructvla.training.annotation.near_duplicates import TextCounts, are_near_duplicates
@@ -228,7 +228,7 @@ class EntryChecks:
         if self._is_english(turn.answer) and (found := self._of_answer(turn.answer, self.told)):
             return found
         if kind is Kind.REWRITTEN and self._is_english(turn.question):
-            return self._of_meaning(turn.question, self.told, any)
+            return self._of_meaning(turn.question, self.told, is_reworded=True)
         return None
 
     def _of_answer(self, answer: str, told: Meaning) -> Finding | None:
@@ -237,21 +237,21 @@ class EntryChecks:
         said = command_grounding.meaning(answer if promise is None else promise)
         if not said.of_role("objects"):  # "so I will pick it up": what it is, is told before
             named = [mention for mention in command_grounding.meaning(answer).named if not is_kind(mention.noun)]
-            if (wrong := misfit(named, told.named, any)) is not None:
+            if (wrong := misfit(named, told.named)) is not None:
                 return Reason.OTHER_OBJECT, str(wrong)
-        return self._of_meaning(promise or answer, told, all)
+        return self._of_meaning(promise or answer, told, is_reworded=False)
 
-    def _of_meaning(self, command: str, told: Meaning, quantifier: Quantifier) -> Finding | None:
+    def _of_meaning(self, command: str, told: Meaning, is_reworded: bool) -> Finding | None:
         """Why a command is not the instruction, or None."""
         if evidence := command_grounding.undoes(command, self.instruction or ""):
             return Reason.OTHER_ACTION, evidence
         said = command_grounding.meaning(command)
         names_anything = any(map(is_generic, words(command)))
-        if not (said.clauses or names_anything) and (wrong := misfit(said.named, told.named, any)) is not None:
+        if not (said.clauses or names_anything) and (wrong := misfit(said.named, told.named, is_reworded)) is not None:
             return Reason.OTHER_OBJECT, str(wrong)
-        if (wrong := command_grounding.other_object(said, told, quantifier)) is not None:
+        if (wrong := command_grounding.other_object(said, told, is_reworded)) is not None:
             return Reason.OTHER_OBJECT, str(wrong)
-        if (wrong := command_grounding.other_goal(said, told)) is not None:
+        if (wrong := command_grounding.other_goal(said, told, is_reworded)) is not None:
             return Reason.OTHER_GOAL, str(wrong)
         return None
 

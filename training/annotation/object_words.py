@@ -169,6 +169,11 @@ def is_kind(noun: str) -> bool:
     return noun in data()["kinds"]
 
 
+def is_shape(noun: str) -> bool:
+    """Whether its name may say what shape something else has."""
+    return noun in data()["shapes"]
+
+
 def has_kind(noun: str) -> bool:
     """Whether it is listed as a thing of some kind."""
     return is_kind(noun) or bool(wholes().get(noun))
