@@ -114,7 +114,8 @@ def summary(report: dict[str, Any], folder: Path) -> str:
         f"{report['annotated']:,} of {report['episodes']:,} episodes annotated: {entries}",
         f"  without an instruction, excluded  {report['without_instruction']:,}",
         f"  that can't be read, excluded      {report['unreadable']:,}",
-        f"  without a usable answer           {report['unanswered']:,}",
+        f"  whose answers can't be used       {report['unusable']:,}",
+        f"  not asked about                   {report['not_asked']:,}",
         *(f"  rejected, {reason}: {count:,}" for reason, count in report["rejected"].items()),
         *(f"  answers that were unusable, as {reason}: {n:,}" for reason, n in report["answers_unusable"].items()),
         f"{report['answers_paid']:,} answers, {report['prompt_tokens']:,} tokens in, {report['completion_tokens']:,} "

@@ -58,7 +58,8 @@ def counts_of(report: Mapping[str, Any]) -> Iterator[list[Any]]:
     yield ["… annotated", report["annotated"]]
     yield ["… without an instruction, left out", report["without_instruction"]]
     yield ["… that can't be read, left out", report["unreadable"]]
-    yield ["… without a usable answer", report["unanswered"]]
+    yield ["… whose answers can't be used", report["unusable"]]
+    yield ["… not asked about", report["not_asked"]]
     yield from ([kind, count] for kind, count in report["entries"].items())
     yield ["entries rejected by rules", sum(report["rejected"].values())]
 

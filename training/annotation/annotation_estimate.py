@@ -61,9 +61,9 @@ class Estimate:
         if self.excluded:
             yield f"{self.excluded} of {self.sampled} episodes that were read have no instruction, or can't be read"
         answers = self.episodes * self.asks
-        totals = [answers * tokens / 1e6 for tokens in (self.prompt_tokens, self.completion_tokens)]
+        tokens_in, tokens_out = answers * self.prompt_tokens, answers * self.completion_tokens
         cost = "unknown: give --price-in and --price-out" if self.cost is None else f"${self.cost:,.2f}"
-        yield f"in all {totals[0]:,.2f} million tokens in, {totals[1]:,.2f} out; cost {cost}"
+        yield f"in all {tokens_in:,.0f} tokens in and {tokens_out:,.0f} out; cost {cost}"
         yield f"time {duration(self.seconds)} ({self.bound})"
 
 

@@ -140,6 +140,8 @@ class AnnotationJournal:
         path = folder / (NAME if count == 1 else f"journal-{number:05d}-of-{count:05d}.jsonl")
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            if any(folder.iterdir()) and not any(folder.glob(PATTERN)):
+                raise ValueError(f"--output {folder} holds something else; give a new folder.")
             file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         except OSError as error:
             raise ValueError(f"--output {folder} can't be written: {error}. Give another folder.") from error

@@ -88,7 +88,7 @@ def write_parquet(episodes: AnnotatedEpisodes, folder: Path, settings: OutputSet
 def report_of(journal: AnnotationJournal, answers: CheckedAnswers, episodes: int) -> dict[str, Any]:
     """The run in numbers, as JSON."""
     unreadable = [reason for reason in journal.excluded.values() if reason != NO_INSTRUCTION]
-    settled = len(journal.answers) + len(journal.excluded)
+    given_up = len(journal.asked.keys() - journal.answers.keys())
     return {
         "settings": dict(journal.settings),
         "episodes": episodes,
@@ -96,7 +96,8 @@ def report_of(journal: AnnotationJournal, answers: CheckedAnswers, episodes: int
         "without_instruction": len(journal.excluded) - len(unreadable),
         "unreadable": len(unreadable),
         "answered": len(journal.answers),
-        "unanswered": episodes - settled,
+        "unusable": given_up,
+        "not_asked": episodes - len(journal.answers) - len(journal.excluded) - given_up,
         "entries": dict(answers.entries),
         "rejected": {f"{kind}: {reason}": count for (kind, reason), count in answers.reasons.most_common()},
         "answers_paid": sum(journal.asked.values()),

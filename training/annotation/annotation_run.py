@@ -158,26 +158,30 @@ class AnnotationRun:
         return self.outcome
 
     async def _work(self, feed: RequestFeed) -> None:
-        while not self._over.is_set() and (request := await feed.next()) is not None:
-            try:
+        try:
+            while not self._over.is_set() and (request := await feed.next()) is not None:
                 await self._settle(request)
-            except FailedRequestError as error:
-                self._note_failure(request.episode, error)
-            except Exception as error:
-                self._error = self._error or error
-                self._over.set()
-            self.progress()
+                self.progress()
+        except Exception as error:  # raised once the other tasks have what they paid for
+            self._error = self._error or error
+            self._over.set()
 
     async def _settle(self, request: EpisodeRequest) -> None:
-        """Ask about an episode until an answer can be used."""
+        """Ask about an episode, unless nothing can be asked."""
         if request.excluded is not None:
             self.journal.exclude(request.episode, request.excluded)
             return
+        try:
+            await self._ask(request)
+        except FailedRequestError as error:
+            self._note_failure(request.episode, error)
+
+    async def _ask(self, request: EpisodeRequest) -> None:
+        """Ask until an answer can be used, or enough are paid for."""
         while self.journal.asked[request.episode] < self.settings.asks and not self._over.is_set():
             self.journal.require_room()
             reply = await self.endpoint.ask(next_messages(request, self.journal), ANSWER_SCHEMA)
-            paid = paid_reply(request.episode, request.instruction, reply, self.settings.prices)
-            problem = self.journal.add(paid)
+            problem = self.journal.add(paid_reply(request.episode, request.instruction, reply, self.settings.prices))
             self._failures = 0
             check_model(reply.model, self.endpoint.model, self.settings.answers_as)
             if problem is None:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from jsonschema import Draft202012Validator
 
 MOST_ENTRIES = 3  # of each kind
+MOST_BRACES = 100  # an answer has ten; a text full of them would take minutes
 TURNS = {"question_answering": "questions", "command_rewriting": "rewritten", "context_creation": "contexts"}
 TEXT = {"type": "string"}
 # What a schema asks for, but an answer may lack: an entry too many is rejected alone, and an unknown key is left out.
@@ -53,9 +54,11 @@ def parse_answer(text: str) -> Annotation:
 
 
 def json_objects(text: str) -> Iterator[dict[str, Any]]:
-    """The whole JSON objects in a text, outermost ones only."""
+    """The whole JSON objects in a text, outermost ones only, as far as it has no more braces than any answer."""
     decoder, place = json.JSONDecoder(), text.find("{")
-    while place >= 0:
+    for _ in range(MOST_BRACES):
+        if place < 0:
+            return
         try:
             value, end = decoder.raw_decode(text, place)
             yield value
