@@ -125,10 +125,9 @@ class Bench:
         expert = self.model.action_expert
         mask = expert.attention_mask(self.prefix)
         reusable = {"cache": expert.encode_prefix(self.prefix, mask)} if cached else {"prefix": self.prefix}
-        steps = expert.flow.num_inference_steps
-        return integrate(
-            lambda x, tau: expert.velocity(x, tau.expand(1), mask, **reusable), self.noise, expert.flow, steps
-        )
+        steps = expert.flow_steps()
+        times = expert.action_embedding.embed_time(steps.times)
+        return integrate(lambda x, step: expert.velocity(x, times[step, None], mask, **reusable), self.noise, steps)
 
     def stages(self, repeats: int) -> dict[str, float]:
         """Seconds of each stage of one thinking call."""

@@ -109,7 +109,7 @@ def one_flow_step(
     noise = torch.randn(1, config.horizon, config.action_dim, generator=generator).expand(len(frames), -1, -1)
     pixels, state = inputs.get("action_pixel_values"), inputs.get("state")
     noise = noise.to(model.device)
-    return model.action_expert.sample(latents, pixels, noise, state, num_steps=1) - noise
+    return model.action_expert.sample(latents, pixels, noise, state, model.action_expert.flow_steps(1)) - noise
 
 
 def relative_changes(rows: torch.Tensor) -> list[float]:

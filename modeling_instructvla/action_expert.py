@@ -7,7 +7,16 @@ from transformers import DynamicCache, LlamaConfig, LlamaModel
 from .configuration_instructvla import InstructVLAConfig
 from .exact_rotary import ExactRotaryEmbedding
 from .film_vision import FiLMVisionTransformer
-from .flow_matching import flow_matching_loss, integrate, interpolate, sample_flow_time, target_velocity, time_embedding
+from .flow_matching import (
+    FlowSteps,
+    flow_matching_loss,
+    flow_steps,
+    integrate,
+    interpolate,
+    sample_flow_time,
+    target_velocity,
+    time_embedding,
+)
 from .real_time_chunking import ChunkGuidance, guided
 
 
@@ -58,10 +67,14 @@ class ActionEmbedding(nn.Module):
         self.linear_2 = ExpertLinear(2 * hidden_size, hidden_size)
         self.linear_3 = ExpertLinear(hidden_size, hidden_size)
 
-    def forward(self, noisy_actions: torch.Tensor, flow_time: torch.Tensor) -> torch.Tensor:
-        """(batch, horizon, action_dim), (batch,) → (batch, horizon, hidden_size)."""
+    def embed_time(self, flow_time: torch.Tensor) -> torch.Tensor:
+        """temb(τ): (batch,) → (batch, hidden_size)."""
+        weight = self.linear_1.weight
+        return time_embedding(flow_time, len(weight), self.max_period).to(weight.dtype)
+
+    def forward(self, noisy_actions: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+        """(batch, horizon, action_dim), temb(τ) (batch, hidden_size) → (batch, horizon, hidden_size)."""
         actions = self.linear_1(noisy_actions.to(self.linear_1.weight.dtype))
-        time = time_embedding(flow_time, actions.shape[-1], self.max_period).to(actions.dtype)
         time = time.unsqueeze(1).expand_as(actions)
         return self.linear_3(nn.functional.silu(self.linear_2(torch.cat([time, actions], dim=-1))))
 
@@ -146,7 +159,8 @@ class ActionExpert(nn.Module):
         noisy_actions = interpolate(actions, noise, flow_time, self.flow.sigma_min)
         prefix = self.embed_prefix(latent_action, pixel_values, state)
         mask = self.attention_mask(prefix)
-        velocity = self.velocity(noisy_actions, flow_time, mask, **self.prefix_for_draws(prefix, mask))
+        time = self.action_embedding.embed_time(flow_time)
+        velocity = self.velocity(noisy_actions, time, mask, **self.prefix_for_draws(prefix, mask))
         return flow_matching_loss(velocity, target_velocity(actions, noise, self.flow.sigma_min), action_mask)
 
     def prefix_for_draws(self, prefix: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor | PrefixCache]:
@@ -165,26 +179,36 @@ class ActionExpert(nn.Module):
         pixel_values: torch.Tensor | None,
         noise: torch.Tensor,
         state: torch.Tensor | None = None,
-        num_steps: int | None = None,
+        steps: FlowSteps | None = None,
         guidance: ChunkGuidance | None = None,
     ) -> torch.Tensor:
         """Integrate the flow from `noise` to a normalised action chunk, (batch, horizon, action_dim) float32 (Eq. 2);
         with `guidance`, one that goes on where the last one leads (real-time chunking).
 
         With block-causal attention the prefix does not depend on the actions: its keys and values are computed once.
+
+        Args:
+            steps: from `flow_steps`, to be reused; default: the configuration's.
         """
+        steps = steps or self.flow_steps()
         prefix = self.embed_prefix(latent_action, pixel_values, state)
         mask = self.attention_mask(prefix)
+        times = self.action_embedding.embed_time(steps.times)
         reusable = {"prefix": prefix}
         if self.attention == "block_causal":
             reusable = {"cache": self.encode_prefix(prefix, mask)}
 
-        def velocity(x: torch.Tensor, flow_time: torch.Tensor) -> torch.Tensor:
-            return self.velocity(x, flow_time.expand(len(x)), mask, **reusable)
+        def velocity(x: torch.Tensor, step: int) -> torch.Tensor:
+            return self.velocity(x, times[step].expand(len(x), -1), mask, **reusable)
 
         if guidance is not None:
-            velocity = guided(velocity, guidance)
-        return integrate(velocity, noise.to(prefix.device), self.flow, num_steps or self.flow.num_inference_steps)
+            velocity = guided(velocity, guidance, steps.times.tolist())
+        return integrate(velocity, noise.to(prefix.device), steps)
+
+    def flow_steps(self, num_steps: int | None = None) -> FlowSteps:
+        """The steps of `sample`; default: as many as configured."""
+        device = self.action_embedding.linear_1.weight.device
+        return flow_steps(self.flow, num_steps or self.flow.num_inference_steps, device)
 
     def embed_prefix(
         self, latent_action: torch.Tensor, pixel_values: torch.Tensor | None, state: torch.Tensor | None
@@ -209,7 +233,7 @@ class ActionExpert(nn.Module):
     def velocity(
         self,
         noisy_actions: torch.Tensor,
-        flow_time: torch.Tensor,
+        time: torch.Tensor,
         mask: torch.Tensor,
         prefix: torch.Tensor | None = None,
         cache: PrefixCache | None = None,
@@ -218,10 +242,10 @@ class ActionExpert(nn.Module):
 
         Args:
             noisy_actions: A^τ, (batch, horizon, action_dim).
-            flow_time: τ, (batch,).
+            time: temb(τ), (batch, hidden_size).
             mask: of the whole sequence, from `attention_mask`.
         """
-        tokens = self.action_embedding(noisy_actions, flow_time)
+        tokens = self.action_embedding(noisy_actions, time)
         if cache is None:
             tokens = torch.cat([prefix, tokens], dim=1)
         hidden = self.attend(tokens, mask[..., -tokens.shape[1] :, :], cache)[:, -self.horizon :]

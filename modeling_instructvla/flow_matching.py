@@ -1,8 +1,10 @@
 """Flow matching on action chunks: noise at flow time τ = 0, data at τ = 1 (paper appendix E.2, Eq. 1 and 2)."""
 
+import copy
 import inspect
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import diffusers
 import numpy as np
@@ -58,37 +60,53 @@ def time_embedding(flow_time: torch.Tensor, size: int, max_period: float) -> tor
 
 
 def make_scheduler(flow: FlowConfig) -> SchedulerMixin:
-    """A fresh diffusers scheduler; schedulers hold the state of one integration, so each call makes its own."""
+    """A fresh diffusers scheduler; schedulers hold the state of one integration, so each makes its own."""
     return getattr(diffusers, flow.scheduler)(**flow.scheduler_kwargs)
 
 
+@dataclass(frozen=True)
+class FlowSteps:
+    """The steps of an integration, the same for every chunk: made once, on the device, before anything runs there.
+
+    Args:
+        scheduler: that knows its steps and has taken none.
+        times: τ of each evaluation of the velocity, (evaluations,) float32.
+        data_last: whether the scheduler's σ is τ; diffusers' own direction is σ = 1 − τ, velocity −V.
+    """
+
+    scheduler: SchedulerMixin
+    times: torch.Tensor
+    data_last: bool
+
+
+def flow_steps(flow: FlowConfig, num_steps: int, device: torch.device) -> FlowSteps:
+    """N steps of the configured scheduler, of equal length where it can be told so."""
+    scheduler = make_scheduler(flow)
+    if "sigmas" in inspect.signature(scheduler.set_timesteps).parameters:  # `set_timesteps(N)` alone is not uniform
+        scheduler.set_timesteps(sigmas=np.linspace(1.0, 1.0 / num_steps, num_steps), device=device)
+    else:
+        scheduler.set_timesteps(num_steps, device=device)
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(0)
+    data_last = bool(scheduler.config.get("invert_sigmas", False))
+    sigmas = scheduler.timesteps / scheduler.config.num_train_timesteps
+    return FlowSteps(scheduler, sigmas if data_last else 1 - sigmas, data_last)
+
+
 def integrate(
-    velocity: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
-    noise: torch.Tensor,
-    flow: FlowConfig,
-    num_steps: int,
+    velocity: Callable[[torch.Tensor, int], torch.Tensor], noise: torch.Tensor, steps: FlowSteps
 ) -> torch.Tensor:
     """Carry noise at τ = 0 to an action chunk at τ = 1; with the default scheduler A ← A + V(A, τ) / N (Eq. 2).
 
     Args:
-        velocity: V(x, τ) with x (batch, horizon, action_dim) float32 and τ a scalar tensor.
+        velocity: V(x, τ_i) of x (batch, horizon, action_dim) float32 and the number i of the evaluation.
         noise: (batch, horizon, action_dim); the state stays float32 whatever the dtype of the model.
-        num_steps: N.
 
     Returns:
         (batch, horizon, action_dim), float32.
     """
-    scheduler = make_scheduler(flow)
-    if "sigmas" in inspect.signature(scheduler.set_timesteps).parameters:  # `set_timesteps(N)` alone is not uniform
-        scheduler.set_timesteps(sigmas=np.linspace(1.0, 1.0 / num_steps, num_steps), device=noise.device)
-    else:
-        scheduler.set_timesteps(num_steps, device=noise.device)
-    if hasattr(scheduler, "set_begin_index"):
-        scheduler.set_begin_index(0)
-    data_last = scheduler.config.get("invert_sigmas", False)  # diffusers' own direction is σ = 1 − τ, velocity −V
-    x = noise.float()
-    for t in scheduler.timesteps:
-        sigma = t / scheduler.config.num_train_timesteps
-        v = velocity(x, sigma).float() if data_last else -velocity(x, 1 - sigma).float()
-        x = scheduler.step(v, t, x, return_dict=False)[0]
+    scheduler, x = copy.deepcopy(steps.scheduler), noise.float()
+    for i, t in enumerate(scheduler.timesteps):
+        v = velocity(x, i).float()
+        x = scheduler.step(v if steps.data_last else -v, t, x, return_dict=False)[0]
     return x

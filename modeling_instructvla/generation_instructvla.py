@@ -7,14 +7,17 @@
 Nothing is kept in the model between calls: what a caller wants to reuse is in the `ActionContext` that it owns.
 """
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from numbers import Integral
 
 import torch
 from diffusers.utils.torch_utils import randn_tensor
-from transformers import DynamicCache
 from transformers.utils import ModelOutput
 
+from .argument_checks import require_positive_integer
+from .compiled_inference import MULTIPLE, CompiledInference, InferenceReport, compile_for_inference, round_up
+from .decoding_session import DecodingSession, FixedSession
 from .real_time_chunking import ChunkGuidance, prefix_weights
 
 
@@ -70,6 +73,8 @@ class InstructVLAActionOutput(ModelOutput):
 
 class ActionGenerationMixin:
     """`generate_action` and its two halves, for a model with `processor`, `language_model` and `action_expert`."""
+
+    compiled: CompiledInference | None = None
 
     @torch.no_grad()
     def generate_action(
@@ -146,11 +151,13 @@ class ActionGenerationMixin:
         known = None if think or context is None or context.response_ids[0] is None else context.response_ids
 
         style = self.config.response_style if think or known else None
-        inputs = self.processor.prompt_inputs(images, text, response=style, padding_side="left").to(self.device)
+        padding = {"padding_side": "left", "pad_to_multiple_of": self.padded_to}
+        inputs = self.processor.prompt_inputs(images, text, response=style, **padding).to(self.device)
         longest_response = max_new_tokens if think else max(map(len, known or [[]]))
         longest_turn = longest_response + 1 + self.config.num_action_queries
         self.check_length(inputs["input_ids"].shape[1], longest_turn)
-        prompt, mask = self.embed_prompt(inputs["input_ids"], inputs["pixel_values"]), inputs["attention_mask"]
+        features = (self.compiled or self).encode_images(inputs["pixel_values"])
+        prompt, mask = self.place_images(inputs["input_ids"], features), inputs["attention_mask"]
         if think:
             response_ids, latent_actions = self.think(prompt, mask, max_new_tokens)
         else:
@@ -158,7 +165,9 @@ class ActionGenerationMixin:
             turns = [
                 self.assistant_turn(self.without_trailing_space(list(ids)) if ids else ids) for ids in response_ids
             ]
-            latent_actions = self.decode_queries(turns, mask, prompt=prompt)
+            tokens = prompt.shape[1] + longest_turn + self.padded_to
+            with self.decoding_session(len(prompt), tokens, keep=False) as session:
+                latent_actions = self.decode_queries(turns, session, prompt, mask)
         return ActionContext(
             instruction=as_rows(text),
             response=tuple(self.response_text(ids) for ids in response_ids),
@@ -223,7 +232,7 @@ class ActionGenerationMixin:
             raise ValueError(
                 f"Got images for {batch} rows, but the context has {len(context)}; give one image per row."
             )
-        sampled = self.action_expert.sample(context.latent_actions, **expert_inputs)
+        sampled = self.sample_actions(context.latent_actions, **expert_inputs)
         normalized = self.processor.clip_actions(sampled)
         return InstructVLAActionOutput(
             actions=self.processor.decode_actions(normalized, unnorm_key),
@@ -232,6 +241,58 @@ class ActionGenerationMixin:
             latent_actions=context.latent_actions,
             context=context,
         )
+
+    def sample_actions(
+        self, latent_actions, pixel_values, state, noise, num_steps, guidance: ChunkGuidance | None = None
+    ) -> torch.Tensor:
+        """A normalised chunk, (batch, horizon, action_dim). Guidance needs gradients, so it is never compiled."""
+        if self.compiled is not None and guidance is None:
+            return self.compiled.sample(latent_actions, pixel_values, noise, state, num_steps)
+        steps = self.action_expert.flow_steps(num_steps)
+        return self.action_expert.sample(latent_actions, pixel_values, noise, state, steps, guidance)
+
+    @contextmanager
+    def decoding_session(self, rows: int, tokens: int, keep: bool = True) -> Iterator[DecodingSession | FixedSession]:
+        """What holds the prompt under way: caches that grow, or fixed ones for so many tokens."""
+        if self.compiled is None:
+            yield DecodingSession(self.language_model, keep)
+        else:
+            with self.compiled.session(rows, tokens) as session:
+                yield session
+
+    @property
+    def padded_to(self) -> int:
+        """Tokens that texts are padded to a multiple of."""
+        return 1 if self.compiled is None else MULTIPLE
+
+    def compile_for_inference(
+        self,
+        rows: Sequence[int] = (1,),
+        modes: Sequence[str] = ("act", "think"),
+        instruction_tokens: int = 32,
+        max_new_tokens: int = 50,
+        kernels: str | None = None,
+        progress: bool = True,
+    ) -> InferenceReport:
+        """Prepare `generate_action` for calls of known shapes: fixed caches, compiled layers, and on CUDA one graph
+        per stage. The actions stay the same within rounding; with eager kernels only masked tokens are added. Other
+        shapes work too: each is prepared once, at its first call, with a warning. Guided chunks (`previous_actions`)
+        run their action expert as before.
+
+        Args:
+            rows: batch sizes.
+            modes: "act" (without a response), "think", "latent" (on an earlier latent action).
+            instruction_tokens: of the longest instruction.
+            max_new_tokens: that calls will give.
+            kernels: "inductor", the default on CUDA, or "eager", the default elsewhere.
+            progress: show a bar.
+
+        Raises:
+            ValueError: in training mode, and for arguments that are out of range.
+        """
+        self.check_evaluating()
+        with torch.no_grad():
+            return compile_for_inference(self, rows, modes, instruction_tokens, max_new_tokens, kernels, progress)
 
     def think(
         self, prompt: torch.Tensor, prompt_mask: torch.Tensor, max_new_tokens: int
@@ -244,26 +305,27 @@ class ActionGenerationMixin:
         Returns:
             The response ids of each row, and C (batch, num_action_queries, text_hidden_size).
         """
-        cache = self.language_model.new_cache()
-        rows, cached, mask = self.speak(prompt, prompt_mask, cache, max_new_tokens)
-        responses = [self.without_trailing_space(row) for row in rows]
-        tails = []
-        for i, (row, response) in enumerate(zip(rows, responses, strict=True)):
-            turn = self.assistant_turn(response)
-            kept = common_prefix(row[:cached], turn)
-            mask[i, prompt.shape[1] + kept :] = 0
-            tails.append(turn[kept:])
-        return responses, self.decode_queries(tails, mask, cache=cache)
+        turn = max_new_tokens + 1 + self.config.num_action_queries + self.padded_to
+        with self.decoding_session(len(prompt), prompt.shape[1] + turn) as session:
+            rows = self.speak(prompt, prompt_mask, session, max_new_tokens)
+            responses = [self.without_trailing_space(row) for row in rows]
+            spoken, tails = session.filled - prompt.shape[1], []
+            for i, (row, response) in enumerate(zip(rows, responses, strict=True)):
+                turn = self.assistant_turn(response)
+                kept = common_prefix(row[:spoken], turn)
+                session.forget(i, prompt.shape[1] + kept)
+                tails.append(turn[kept:])
+            return responses, self.decode_queries(tails, session)
 
     def speak(
-        self, prompt: torch.Tensor, mask: torch.Tensor, cache: DynamicCache, max_new_tokens: int
-    ) -> tuple[list[list[int]], int, torch.Tensor]:
+        self, prompt: torch.Tensor, mask: torch.Tensor, session: DecodingSession, max_new_tokens: int
+    ) -> list[list[int]]:
         """Greedy search until the first action query token or the end of the turn (section 3.1, "Decoding strategies").
 
         Returns:
-            The token ids of each row, how many steps of them are in the cache, and the cache's mask (batch, cached).
+            The token ids of each row; the session holds all that were spoken in a step that another followed.
         """
-        hidden, mask = self.language_model(prompt, mask, cache), mask.clone()
+        hidden = session.append(prompt, mask, last=1)
         stop = torch.tensor(self.stop_token_ids, device=prompt.device)
         speaking = torch.ones(len(prompt), dtype=torch.bool, device=prompt.device)
         tokens, spoken = [], []  # per step: the token of each row, and whether the row was still speaking
@@ -277,27 +339,20 @@ class ActionGenerationMixin:
             tokens.append(token)
             spoken.append(speaking)
             if len(tokens) < max_new_tokens:  # nothing follows the last token, so it stays out of the cache
-                mask = torch.cat([mask, speaking.unsqueeze(1).to(mask.dtype)], dim=1)
-                hidden = self.language_model(self.language_model.embed_tokens(token.unsqueeze(1)), mask, cache)
-        cached = mask.shape[1] - prompt.shape[1]
+                embeds = self.language_model.embed_tokens(token.unsqueeze(1))
+                hidden = session.append(embeds, speaking.unsqueeze(1), last=1)
         if not tokens:
-            return [[] for _ in prompt], cached, mask
+            return [[] for _ in prompt]
         ids, counts = torch.stack(tokens, dim=1).tolist(), torch.stack(spoken, dim=1).sum(dim=1).tolist()
-        return [row[:count] for row, count in zip(ids, counts, strict=True)], cached, mask
+        return [row[:count] for row, count in zip(ids, counts, strict=True)]
 
-    def decode_queries(
-        self,
-        tails: list[list[int]],
-        mask: torch.Tensor,
-        prompt: torch.Tensor | None = None,
-        cache: DynamicCache | None = None,
-    ) -> torch.Tensor:
+    def decode_queries(self, tails: list[list[int]], session: DecodingSession, prompt=None, mask=None) -> torch.Tensor:
         """C from one pass over the tokens up to the last action query (section 3.1, "decoded in parallel").
 
         Args:
-            tails: per row, the token ids that come after the prompt or after the cached tokens; queries last.
-            mask: (batch, tokens before the tails).
-            prompt: (batch, tokens, text_hidden_size), unless a `cache` holds the tokens before the tails.
+            tails: per row, the token ids that come after what the session holds; queries last.
+            prompt, mask: what comes before the tails and isn't in the session, (batch, tokens, text_hidden_size) and
+                (batch, tokens).
 
         Returns:
             (batch, num_action_queries, text_hidden_size).
@@ -305,9 +360,8 @@ class ActionGenerationMixin:
         ids, tail_mask = self.left_padded(tails)
         embeds = self.language_model.embed_tokens(ids)
         if prompt is not None:
-            embeds = torch.cat([prompt, embeds], dim=1)
-        hidden = self.language_model(embeds, torch.cat([mask, tail_mask], dim=1), cache)
-        return hidden[:, -self.config.num_action_queries :].clone()  # a view would keep the whole sequence alive
+            embeds, tail_mask = torch.cat([prompt, embeds], dim=1), torch.cat([mask, tail_mask], dim=1)
+        return session.append(embeds, tail_mask, last=self.config.num_action_queries).clone()
 
     def assistant_turn(self, response: list[int] | None) -> list[int]:
         """The response, exactly one space and all queries; without a response, the queries alone."""
@@ -328,8 +382,8 @@ class ActionGenerationMixin:
         return None if ids is None else self.processor.tokenizer.decode(ids, skip_special_tokens=True).strip()
 
     def left_padded(self, rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Token ids (batch, longest) and their mask, padded on the left."""
-        longest = max(len(row) for row in rows)
+        """Token ids (batch, tokens) and their mask, padded on the left."""
+        longest = round_up(max(len(row) for row in rows), self.padded_to)
         ids = [[self.config.query_token_id] * (longest - len(row)) + row for row in rows]
         mask = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
         return torch.tensor(ids, device=self.device), torch.tensor(mask, device=self.device)
@@ -389,11 +443,6 @@ class ActionGenerationMixin:
     def check_evaluating(self) -> None:
         if self.training:
             raise ValueError("The model is in training mode, where dropout would disturb it; call model.eval() first.")
-
-
-def require_positive_integer(name: str, value) -> None:
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} is {value!r}, but it must be an integer of at least 1.")
 
 
 def as_rows(text: str | list[str]) -> tuple[str, ...]:

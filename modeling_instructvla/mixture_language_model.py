@@ -12,13 +12,14 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.qwen2.modeling_qwen2 import (
     Qwen2PreTrainedModel,
     Qwen2RMSNorm,
-    apply_rotary_pos_emb,
     eager_attention_forward,
+    rotate_half,
 )
 
 from .adaptation_experts import AdaptedLinear, BaseLinear, ScaleHead
 from .configuration_sections import AdapterConfig
 from .exact_rotary import ExactRotaryEmbedding
+from .fixed_cache import FixedCache
 
 
 class MixtureCache(DynamicCache):
@@ -63,6 +64,16 @@ def make_linear(adapters: AdapterConfig, name: str, in_features: int, out_featur
     )
 
 
+def keep_last(gates: torch.Tensor | None, last: int) -> torch.Tensor | None:
+    """λ of the last tokens; gates that are the same for all tokens stay as they are."""
+    return gates if gates is None or gates.shape[1] == 1 else gates[:, -last:]
+
+
+def rotated(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Rotary position embedding of (batch, heads, seq, head_dim) by angles of (batch, seq, head_dim)."""
+    return heads * cos.unsqueeze(1) + rotate_half(heads) * sin.unsqueeze(1)
+
+
 class MixtureAttention(nn.Module):
     """Qwen2's grouped-query attention with adapted projections."""
 
@@ -81,18 +92,20 @@ class MixtureAttention(nn.Module):
         self.v_proj = linear("v_proj", config.hidden_size, key_size, bias=True)
         self.o_proj = linear("o_proj", query_size, config.hidden_size, bias=False)
 
-    def forward(self, hidden, gates, mask, rotary, cache) -> torch.Tensor:
+    def forward(self, hidden, gates, mask, rotary, cache, last: int) -> torch.Tensor:
+        """What the `last` tokens see of all: (batch, last, hidden_size)."""
         heads = (*hidden.shape[:-1], -1, self.head_dim)
-        query = self.q_proj(hidden, gates).view(heads).transpose(1, 2)  # (batch, heads, seq, head_dim)
-        key = self.k_proj(hidden, gates).view(heads).transpose(1, 2)
+        key = self.k_proj(hidden, gates).view(heads).transpose(1, 2)  # (batch, heads, seq, head_dim)
         value = self.v_proj(hidden, gates).view(heads).transpose(1, 2)
-        query, key = apply_rotary_pos_emb(query, key, *rotary)
+        asking, asking_gates = hidden[:, -last:], keep_last(gates, last)
+        query = self.q_proj(asking, asking_gates).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+        query, key = rotated(query, *(part[:, -last:] for part in rotary)), rotated(key, *rotary)
         if cache is not None:
             key, value = cache.update(key, value, self.layer_idx)
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
         dropout = self.config.attention_dropout if self.training else 0.0
         attended, _ = attend(self, query, key, value, mask, dropout=dropout, scaling=self.head_dim**-0.5)
-        return self.o_proj(attended.reshape(*hidden.shape[:-1], -1), gates)
+        return self.o_proj(attended.reshape(*asking.shape[:-1], -1), asking_gates)
 
 
 class MixtureMLP(nn.Module):
@@ -120,9 +133,12 @@ class MixtureDecoderLayer(GradientCheckpointingLayer):
         self.input_layernorm = Qwen2RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.post_attention_layernorm = Qwen2RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
 
-    def forward(self, hidden, gates, mask, rotary, past_key_values=None) -> torch.Tensor:
-        hidden = hidden + self.self_attn(self.input_layernorm(hidden), gates, mask, rotary, past_key_values)
-        return hidden + self.mlp(self.post_attention_layernorm(hidden), gates)
+    def forward(self, hidden, gates, mask, rotary, past_key_values=None, last: int | None = None) -> torch.Tensor:
+        """Of the `last` tokens, all by default; they attend to all. `mask` is that of these tokens."""
+        last = hidden.shape[1] if last is None else last
+        attended = self.self_attn(self.input_layernorm(hidden), gates, mask, rotary, past_key_values, last)
+        hidden = hidden[:, -last:] + attended
+        return hidden + self.mlp(self.post_attention_layernorm(hidden), keep_last(gates, last))
 
 
 class MixtureLanguageModel(Qwen2PreTrainedModel):
@@ -165,21 +181,24 @@ class MixtureLanguageModel(Qwen2PreTrainedModel):
         self,
         inputs_embeds: torch.Tensor,
         attention_mask: torch.Tensor,
-        cache: DynamicCache | None = None,
+        cache: DynamicCache | FixedCache | None = None,
         position_ids: torch.Tensor | None = None,
         adapters: bool = True,
+        last: int | None = None,
     ) -> torch.Tensor:
         """Final hidden states (after the final norm) of the adapted model.
 
         Args:
             inputs_embeds: (batch, seq, hidden_size).
-            attention_mask: (batch, cached + seq), 1 where a token counts.
-            cache: keys and values of the tokens before these, extended in place; from `new_cache`.
+            attention_mask: (batch, cached + seq), 1 where a token counts; or (batch, 1, seq, keys), True where a token
+                attends, which needs `position_ids`.
+            cache: keys and values of the tokens before these, extended in place; from `new_cache`, or a `FixedCache`.
             position_ids: (batch, seq); default: counted by the mask, so that padding takes no position.
             adapters: False runs the base model alone, in one pass; what fills a cache goes on the same way.
+            last: of how many tokens, from the end, hidden states are wanted; default: of all.
 
         Returns:
-            (batch, seq, hidden_size).
+            (batch, last or seq, hidden_size).
 
         Raises:
             ValueError: for a model without adapters that is told to leave them off, and for a cache that the scale head
@@ -198,7 +217,7 @@ class MixtureLanguageModel(Qwen2PreTrainedModel):
         )
         rotary = self.rotary_emb(inputs_embeds, position_ids)
         gates = self.gates(inputs_embeds, mask, rotary, cache) if adapters and self.experts else None
-        return self.run_layers(inputs_embeds, gates, mask, rotary, cache)
+        return self.run_layers(inputs_embeds, gates, mask, rotary, cache, last)
 
     def check_adapters(self, adapters: bool, cache: DynamicCache | None) -> None:
         if not isinstance(adapters, bool):
@@ -224,7 +243,20 @@ class MixtureLanguageModel(Qwen2PreTrainedModel):
             base_hidden = self.run_layers(inputs_embeds, None, mask, rotary, None if cache is None else cache.base)
         return self.scale_head(base_hidden)
 
-    def run_layers(self, hidden, gates, mask, rotary, cache) -> torch.Tensor:
-        for layer in self.layers:
+    def run_layers(self, hidden, gates, mask, rotary, cache, last: int | None = None) -> torch.Tensor:
+        """All layers; of the last one, only what the `last` tokens need."""
+        *lower, top = self.layers
+        for layer in lower:
             hidden = layer(hidden, gates, mask, rotary, past_key_values=cache)
-        return self.norm(hidden)
+        mask = mask if last is None else self.mask_of_last(mask, last, hidden)
+        return self.norm(top(hidden, gates, mask, rotary, past_key_values=cache, last=last))
+
+    def mask_of_last(self, mask: torch.Tensor | None, last: int, hidden: torch.Tensor) -> torch.Tensor | None:
+        """The last tokens' rows of the mask. No mask stands for a causal one, which PyTorch's attention would align
+        with the first key, not with the last, where there are fewer queries than keys."""
+        if mask is not None:
+            return mask[..., -last:, :] if mask.ndim == 4 else mask  # of two dimensions: padding, for flash attention
+        if last == 1 or self.config._attn_implementation != "sdpa":
+            return None
+        seq = hidden.shape[1]
+        return torch.ones(seq, seq, dtype=torch.bool, device=hidden.device).tril()[None, None, -last:]

@@ -231,15 +231,19 @@ class InstructVLAForConditionalGeneration(ActionGenerationMixin, CheckpointMixin
 
     def insert_images(self, input_ids: torch.Tensor, features: torch.Tensor | None = None) -> torch.Tensor:
         """Token embeddings with features, (images, num_image_tokens, text_hidden_size), in the image tokens' places."""
-        embeds = self.language_model.embed_tokens(input_ids)
-        places = input_ids == self.config.image_token_id
-        images = 0 if features is None else len(features)
-        if places.sum() != images * self.config.num_image_tokens:
+        given, images = int((input_ids == self.config.image_token_id).sum()), 0 if features is None else len(features)
+        if given != images * self.config.num_image_tokens:
             raise ValueError(
-                f"The text has {int(places.sum())} image tokens, but {images} images make "
+                f"The text has {given} image tokens, but {images} images make "
                 f"{images * self.config.num_image_tokens} ({self.config.num_image_tokens} each)."
             )
-        return embeds.masked_scatter(places.unsqueeze(-1), features.to(embeds.dtype)) if images else embeds
+        return self.place_images(input_ids, features) if images else self.language_model.embed_tokens(input_ids)
+
+    def place_images(self, input_ids: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+        """`insert_images` of texts whose image tokens were counted; it does not wait for the device."""
+        embeds = self.language_model.embed_tokens(input_ids)
+        places = (input_ids == self.config.image_token_id).unsqueeze(-1)
+        return embeds.masked_scatter(places, features.to(embeds.dtype))
 
     def encode_images(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """SigLIP after its final norm, then the projector: (images, num_image_tokens, text_hidden_size)."""

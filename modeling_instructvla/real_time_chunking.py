@@ -5,12 +5,12 @@ to give; fully for those that will have been executed when the new chunk is read
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 
-Velocity = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Velocity = Callable[[torch.Tensor, int], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -45,19 +45,24 @@ def prefix_weights(horizon: int, known: int, delay: int) -> torch.Tensor:
     return torch.where(place < delay, 1.0, torch.where(place < known, fading, 0.0))
 
 
-def guided(velocity: Velocity, guidance: ChunkGuidance) -> Velocity:
+def guided(velocity: Velocity, guidance: ChunkGuidance, times: Sequence[float]) -> Velocity:
     """V + min(β, (1 − τ) / (τ · r_τ²)) · (Y − Â)ᵀ diag(W) ∂Â/∂A with Â = A + (1 − τ) · V (Eq. 2 and 3) and
-    r_τ² = (1 − τ)² / (τ² + (1 − τ)²) (Eq. 4)."""
+    r_τ² = (1 − τ)² / (τ² + (1 − τ)²) (Eq. 4).
+
+    Args:
+        velocity: V(A, τ_i) of A and the number i.
+        times: τ_i.
+    """
     weights = guidance.weights.to(guidance.target.device).view(1, -1, 1)
 
-    def guided_velocity(x: torch.Tensor, flow_time: torch.Tensor) -> torch.Tensor:
+    def guided_velocity(x: torch.Tensor, step: int) -> torch.Tensor:
         with torch.enable_grad():
             x = x.detach().requires_grad_()
-            v = velocity(x, flow_time).float()
-            estimate = x + (1 - flow_time) * v
+            v = velocity(x, step).float()
+            estimate = x + (1 - times[step]) * v
         error = weights * (guidance.target - estimate.detach())
         (pull,) = torch.autograd.grad(estimate, x, error)
-        return v.detach() + guidance_weight(float(flow_time), guidance.limit) * pull
+        return v.detach() + guidance_weight(times[step], guidance.limit) * pull
 
     return guided_velocity
 

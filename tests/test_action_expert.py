@@ -97,9 +97,11 @@ def test_every_euler_step_equals_the_authors(name, mask, cameras, attention):
 
     assert relative_error(actions, golden["out.actions"]) < TOLERANCE
     assert len(steps) == len(golden["t"]) == 10
-    for i, ((noisy_actions, flow_time, *_), step_velocity) in enumerate(steps):
-        torch.testing.assert_close(flow_time, golden["t"][i], rtol=0, atol=1e-6)
-        tokens = expert.action_embedding(noisy_actions, flow_time)
+    times = expert.flow_steps().times
+    for i, ((noisy_actions, time, *_), step_velocity) in enumerate(steps):
+        torch.testing.assert_close(times[i : i + 1], golden["t"][i], rtol=0, atol=1e-6)
+        torch.testing.assert_close(time, expert.action_embedding.embed_time(golden["t"][i]), rtol=0, atol=1e-6)
+        tokens = expert.action_embedding(noisy_actions, time)
         assert relative_error(noisy_actions, golden["actions_before_step"][i]) < TOLERANCE
         assert relative_error(tokens, golden["action_tokens"][i]) < TOLERANCE
         assert relative_error(step_velocity.flatten(1), golden["velocity"][i]) < TOLERANCE

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
+from instructvla.compiled_layers import compile_layers, layers_of
 from instructvla.nano import untrained_nano
-from instructvla.training.compiled_layers import compile_for_training, layers_of
 from instructvla.training.trainable_parts import STAGE_2, train_only
 from tests.training_batch import picture, text_batch, training_batch
 
@@ -44,7 +44,7 @@ def test_nothing_breaks_a_graph_and_new_lengths_compile_nothing(model, checkpoin
         model.gradient_checkpointing_enable({"use_reentrant": False})
     robot, *others = batches(model)
     expected = gradients(model, robot)
-    compile_for_training(model, backend="eager")
+    compile_layers(model, backend="eager")
     compiled = gradients(model, robot)
     graphs = counters["stats"]["unique_graphs"]
     assert graphs <= 7
@@ -58,14 +58,14 @@ def test_nothing_breaks_a_graph_and_new_lengths_compile_nothing(model, checkpoin
 
 def test_parameters_keep_their_names_and_every_tower_is_compiled(model):
     names = list(model.state_dict())
-    compile_for_training(model, backend="eager")
+    compile_layers(model, backend="eager")
     assert list(model.state_dict()) == names
     assert len(list(layers_of(model))) == 2 + 3 + 2 + 2
     assert all(layer._compiled_call_impl is not None for layer in layers_of(model))
 
 
 def test_acting_in_between_compiles_nothing_where_it_is_told_to_run_eagerly(model):
-    compile_for_training(model, backend="eager")
+    compile_layers(model, backend="eager")
     model.eval()
     with torch.compiler.set_stance("force_eager"):
         assert model.generate_action(picture(), "go", max_new_tokens=3).actions.shape == (1, 16, 7)
@@ -78,7 +78,7 @@ def test_inductor_gives_the_same_loss_and_gradients(model, checkpointing):
     if checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     expected = [gradients(model, batch) for batch in batches(model)]
-    compile_for_training(model)
+    compile_layers(model)
     for batch, wanted in zip(batches(model), expected, strict=True):
         for name, gradient in gradients(model, batch).items():
             torch.testing.assert_close(gradient, wanted[name], rtol=1e-3, atol=1e-5, msg=name)

@@ -8,6 +8,7 @@ import torch
 from instructvla.configuration_sections import FlowConfig
 from instructvla.flow_matching import (
     flow_matching_loss,
+    flow_steps,
     integrate,
     interpolate,
     make_scheduler,
@@ -73,15 +74,18 @@ def test_each_integration_has_a_scheduler_of_its_own():
 def test_default_scheduler_takes_uniform_euler_steps(steps):
     seen = []
 
-    def velocity(x, tau):
-        seen.append(round(tau.item(), 6))
-        return torch.sin(3 * x) + tau
+    def velocity(x, step):
+        seen.append(step)
+        return torch.sin(3 * x) + uniform.times[step]
 
     x = noise = chunk(0)
     for i in range(steps):
         x = x + (torch.sin(3 * x) + i / steps) / steps
-    torch.testing.assert_close(integrate(velocity, noise, FLOW, steps), x, rtol=1e-5, atol=1e-5)
-    assert seen == [round(i / steps, 6) for i in range(steps)]
+    uniform = flow_steps(FLOW, steps, noise.device)
+    for _ in range(2):  # steps are reused from chunk to chunk
+        torch.testing.assert_close(integrate(velocity, noise, uniform), x, rtol=1e-5, atol=1e-5)
+    assert uniform.times.tolist() == pytest.approx([i / steps for i in range(steps)], abs=1e-6)
+    assert seen == 2 * list(range(steps))
 
 
 OTHER_SCHEDULERS = [
@@ -96,11 +100,14 @@ OTHER_SCHEDULERS = [
 def test_any_flow_scheduler_of_diffusers_reaches_the_data_of_a_straight_flow(name, arguments):
     data, noise = chunk(0), chunk(1)
     flow = FlowConfig(scheduler=name, scheduler_kwargs=arguments)
-    result = integrate(lambda x, tau: target_velocity(data, noise, 0.0), noise, flow, 10)
+    steps = flow_steps(flow, 10, noise.device)
+    result = integrate(lambda x, step: target_velocity(data, noise, 0.0), noise, steps)
+    torch.testing.assert_close(integrate(lambda x, step: target_velocity(data, noise, 0.0), noise, steps), result)
     torch.testing.assert_close(result, data, rtol=0, atol=2e-2)  # some stop at a last sigma of 0.001 to 0.01
 
 
 def test_state_stays_float32_when_the_model_is_bfloat16():
     seen = []
-    result = integrate(lambda x, tau: seen.append(x.dtype) or x.bfloat16(), chunk(0), FLOW, 4)
+    steps = flow_steps(FLOW, 4, torch.device("cpu"))
+    result = integrate(lambda x, step: seen.append(x.dtype) or x.bfloat16(), chunk(0), steps)
     assert {*seen, result.dtype} == {torch.float32}

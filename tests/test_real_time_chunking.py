@@ -27,7 +27,7 @@ def test_a_constant_flow_is_pulled_by_the_weighted_error():
     """With V = c the estimate is A + (1 − τ) c, whose derivative is the identity."""
     x, target = torch.randn(2, 4, 3), torch.randn(2, 4, 3)
     guidance = ChunkGuidance(target, prefix_weights(4, known=3, delay=1))
-    velocity = guided(lambda x, flow_time: 0 * x + 0.7, guidance)(x, torch.tensor(0.5))
+    velocity = guided(lambda x, step: 0 * x + 0.7, guidance, [0.5])(x, 0)
     error = guidance.weights.view(1, -1, 1) * (target - (x + 0.5 * 0.7))
     torch.testing.assert_close(velocity, 0.7 + 2.0 * error)
     assert not velocity.requires_grad
@@ -37,7 +37,7 @@ def test_the_derivative_goes_through_the_flow():
     """With V = a·A the estimate's derivative is 1 + (1 − τ) a."""
     x, target = torch.randn(1, 4, 3), torch.randn(1, 4, 3)
     guidance = ChunkGuidance(target, torch.ones(4))
-    velocity = guided(lambda x, flow_time: 3 * x, guidance)(x, torch.tensor(0.5))
+    velocity = guided(lambda x, step: 3 * x, guidance, [0.5])(x, 0)
     torch.testing.assert_close(velocity, 3 * x + 2.0 * 2.5 * (target - 2.5 * x), rtol=1e-5, atol=1e-5)
 
 

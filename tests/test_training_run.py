@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from transformers import AutoModel
 from typer.testing import CliRunner
 
+from instructvla.compiled_layers import compile_layers
 from instructvla.training import training_run
-from instructvla.training.compiled_layers import compile_for_training
 from instructvla.training.run_config import read_run_config
 from instructvla.training.stage1 import app as stage1
 from instructvla.training.stage2 import app as stage2
@@ -288,9 +288,9 @@ def test_compiled_layers_give_the_same_losses(world, tmp_path, monkeypatch):
 
     def compile_eagerly(model):
         compiling.append(model)
-        compile_for_training(model, backend="eager")
+        compile_layers(model, backend="eager")
 
-    monkeypatch.setattr(training_run, "compile_for_training", compile_eagerly)
+    monkeypatch.setattr(training_run, "compile_layers", compile_eagerly)
     expected, found = (
         losses(run(1, settings(world, {"output_dir": str(tmp_path / str(on)), "compile": on}))) for on in (False, True)
     )

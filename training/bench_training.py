@@ -21,12 +21,12 @@ import typer
 from transformers.utils import logging
 
 from instructvla.command_errors import errors_on_stderr
+from instructvla.compiled_layers import compile_layers
 from instructvla.configuration_instructvla import InstructVLAConfig
 from instructvla.configuration_sections import require
 from instructvla.evaluation.bench import mid_size_fields
 from instructvla.modeling_instructvla import InstructVLAForConditionalGeneration
 from instructvla.nano import random_model
-from instructvla.training.compiled_layers import compile_for_training
 from instructvla.training.trainable_parts import STAGE_1, STAGE_2, train_only
 from instructvla.training.training_flops import Flops, StepShape, training_flops
 from instructvla.training.training_run import keep_frozen_in
@@ -154,7 +154,7 @@ class TrainingStep:
             older = self.model.gradient_checkpointing_enable  # its name before transformers 5.23
             getattr(self.model, "activation_checkpointing_enable", older)({"use_reentrant": False})
         if "compile" in setting.variant:
-            compile_for_training(self.model)
+            compile_layers(self.model)
         self.batch = random_batch(config, setting.batch, device)
         self.trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(self.trained, lr=5e-5, weight_decay=0.0, fused=True)

@@ -15,10 +15,10 @@ from transformers.utils import logging
 from trl import SFTConfig
 
 from instructvla.command_errors import errors_on_stderr
+from instructvla.compiled_layers import compile_layers
 from instructvla.configuration_instructvla import InstructVLAConfig
 from instructvla.modeling_instructvla import InstructVLAForConditionalGeneration
 from instructvla.training.collator import CollatedBatches
-from instructvla.training.compiled_layers import compile_for_training
 from instructvla.training.data.samples import STAGE_1 as STAGE_1_SHARES
 from instructvla.training.data.samples import STAGE_2 as STAGE_2_SHARES
 from instructvla.training.held_out import PLOTS, OpenLoopEvaluation, RetentionEvaluation
@@ -192,7 +192,7 @@ def set_up(model: InstructVLAForConditionalGeneration, config: RunConfig, parts:
     train_only(model, parts)
     keep_frozen_in(model, getattr(torch, config.model.frozen_dtype))
     if config.compile:
-        compile_for_training(model)
+        compile_layers(model)
 
 
 def stream_maker(
