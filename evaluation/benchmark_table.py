@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from instructvla.evaluation.group_rates import group_rates
-from instructvla.evaluation.ledger import Outcome
+from instructvla.evaluation.ledger import Outcome, system_two_of
 from instructvla.evaluation.simulators.benchmark_definition import Benchmark
+from instructvla.evaluation.system_two import with_system_two
 from instructvla.model_card import markdown_table
 
 
@@ -22,4 +23,5 @@ def benchmark_table(benchmark: Benchmark, outcomes: Sequence[Outcome]) -> str:
         [group, f"{rate.successes}/{rate.trials}", str(rate), *(row.get(group) for row in benchmark.published.values())]
         for group, rate in rates.items()
     ]
-    return markdown_table(["", "successes", "rate, 95 % interval (Wilson)", *benchmark.published], rows)
+    ours = with_system_two("rate", system_two_of(outcomes))
+    return markdown_table(["", "successes", f"{ours}, 95 % interval (Wilson)", *benchmark.published], rows)

@@ -14,6 +14,7 @@ from instructvla.evaluation.benchmarks import MODULES, find_benchmark
 from instructvla.evaluation.latency import DTYPES, PAPER_HZ, SETTINGS
 from instructvla.evaluation.ledger import LEDGER, Ledger
 from instructvla.evaluation.one_picture import load_model
+from instructvla.evaluation.system_two import with_system_two
 from instructvla.evaluation.weights_fingerprint import weights_fingerprint
 from instructvla.model_card import markdown_table, write_model_card
 
@@ -84,10 +85,11 @@ def benchmark_text(ledger: Ledger) -> str:
     settings, outcomes = ledger.settings, list(ledger.outcomes.values())
     benchmark = find_benchmark(settings["benchmark"])
     table = benchmark_table(benchmark, outcomes)
+    helper = (settings.get("system_two") or {}).get("model")
     notes = [f"Note: {note}." for note in settings.get("notes", ())]
     if broken := sum(outcome.success is None for outcome in outcomes):
-        notes.append(f"{broken} trials have no verdict, as their simulator broke; they don't count.")
-    return "\n\n".join([f"### {benchmark.title}", table, *notes, settings_line(settings)])
+        notes.append(f"{broken} trials have no verdict, as their simulator or System 2 failed; they don't count.")
+    return "\n\n".join([f"### {with_system_two(benchmark.title, helper)}", table, *notes, settings_line(settings)])
 
 
 def settings_line(settings: Mapping[str, Any]) -> str:

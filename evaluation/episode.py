@@ -9,6 +9,7 @@ from instructvla.evaluation.ledger import Outcome
 from instructvla.evaluation.policy_needs import PolicyNeeds
 from instructvla.evaluation.recordings import Recorder, Recording
 from instructvla.evaluation.simulators.simulator import Observation, Simulator, Trial
+from instructvla.evaluation.system_two import Rewriting
 
 
 @dataclass
@@ -18,9 +19,10 @@ class Moment:
     Args:
         observation: after the step; at first that of the reset.
         steps: done so far.
-        instruction: what the policy is told now.
-        response: its last words, or None.
+        instruction: what is asked for now.
+        response: the policy's last words, or None.
         verdict: success or failure at the end; None on the way.
+        atomic: what System 2 made of the instruction, which the policy is told; None without a System 2.
     """
 
     observation: Observation
@@ -28,6 +30,7 @@ class Moment:
     instruction: str
     response: str | None = None
     verdict: bool | None = None
+    atomic: str | None = None
 
 
 Watch = Callable[[Moment], None]
@@ -59,8 +62,10 @@ def run_episode(
         ValueError: the simulator or the policy refuses what it is given.
         SimulatorBrokeError: the simulator broke; the policy has no verdict then.
         PolicyError: the policy gave no answer.
+        SystemTwoError: System 2 gave none; the policy has no verdict then, either.
     """
     began, said, decisions = time.monotonic(), Said(), 0
+    rewritings: list[Rewriting] = []
     observation = simulator.reset(trial)
     instruction = trial.instruction or observation.instruction
     executor.reset(instruction, seed=trial.seed)
@@ -78,8 +83,11 @@ def run_episode(
         recorder.add(step.action, step.command, observation)
         decisions += step.asked
         said.add(step.response)
+        if step.rewriting is not None and step.rewriting not in rewritings[-1:]:
+            rewritings.append(step.rewriting)
+        atomic = None if step.rewriting is None else step.rewriting.atomic
         verdict = observation.success if is_over(trial, observation, steps) else None
-        _show(watches, Moment(observation, steps, instruction, step.response, verdict))
+        _show(watches, Moment(observation, steps, instruction, step.response, verdict, atomic))
     outcome = Outcome(
         task=trial.task,
         index=trial.index,
@@ -91,6 +99,7 @@ def run_episode(
         responses=tuple(said.responses),
         groups=trial.groups,
         seconds=round(time.monotonic() - began, 2),
+        rewritings=tuple(rewritings),
     )
     return outcome, recorder.recording()
 

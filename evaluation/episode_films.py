@@ -35,7 +35,7 @@ def moment_frame(moment: Moment) -> Image.Image:
     for picture in pictures:
         frame.paste(picture, (left, 0))
         left += picture.width
-    write_caption(frame, HEIGHT, frame.width - 2 * MARGIN, moment.instruction, moment.response or "")
+    write_caption(frame, HEIGHT, frame.width - 2 * MARGIN, moment.instruction, moment.response or "", moment.atomic)
     if moment.verdict is not None:
         write_verdict(frame, HEIGHT, moment.verdict)
     return frame

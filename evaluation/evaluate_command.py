@@ -1,6 +1,7 @@
 """`instructvla evaluate BENCHMARK`: a policy's success rates in a simulator, episode by episode into a ledger."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from enum import StrEnum
 from functools import partial
 from importlib.metadata import version
@@ -18,13 +19,14 @@ from instructvla.evaluation.chunk_schedules import EveryStep, OpenLoop, Schedule
 from instructvla.evaluation.decision_cadence import Cadence
 from instructvla.evaluation.film_writer import check_film
 from instructvla.evaluation.group_rates import group_rates
-from instructvla.evaluation.ledger import LOGS, Ledger
+from instructvla.evaluation.ledger import LOGS, Ledger, Outcome
 from instructvla.evaluation.real_time_schedule import RealTimeChunks
 from instructvla.evaluation.robots import ALPHA
 from instructvla.evaluation.served_process import served
 from instructvla.evaluation.simulators.benchmark_definition import Benchmark
 from instructvla.evaluation.simulators.installation import simulator_python
 from instructvla.evaluation.simulators.simulator import Trial
+from instructvla.evaluation.system_two import DEADLINE_S, SystemTwo, with_system_two
 
 if TYPE_CHECKING:  # websockets is an extra
     from instructvla.evaluation.runner import Keep, PolicyUse
@@ -93,12 +95,12 @@ def run_settings(
     first: "SimulatorProcess",
 ) -> dict[str, Any]:
     """What outcomes follow from, as JSON; `name` is what `find_benchmark` finds the benchmark by."""
-    cadence = use.cadence
+    cadence, helper = use.cadence, use.system_two
     return {
         "benchmark": name,
         "title": benchmark.title,
         "policy": "model" if metadata.get("weights") else metadata["model"],
-        "name": metadata["model"],
+        "name": with_system_two(metadata["model"], None if helper is None else helper.model),
         "revision": metadata.get("revision"),
         "weights": metadata.get("weights"),
         "think": cadence.think,
@@ -107,6 +109,7 @@ def run_settings(
         "schedule": schedule,
         "delay": use.delay,
         "unnorm_key": use.unnorm_key,
+        "system_two": None if helper is None else helper.settings(),
         "simulator": first.versions,
         "notes": list(first.notes),
         "instructvla": version("instructvla"),
@@ -198,6 +201,30 @@ def evaluate(
     return ledger
 
 
+@contextmanager
+def system_two_at(
+    url: str | None, model: str | None, key_variable: str | None, deadline_s: float
+) -> Iterator[SystemTwo | None]:
+    """The System 2 behind an endpoint, or None where none is asked for.
+
+    Raises:
+        ValueError: a URL without a model or the other way round, or an endpoint that can't be.
+    """
+    if (url is None) != (model is None):
+        raise ValueError("--system-two-endpoint and --system-two-model go together; give both, or none of them.")
+    if url is None or model is None:
+        yield None
+        return
+    from instructvla.training.annotation.chat_endpoint import KEY_VARIABLE, ChatEndpoint
+
+    try:
+        endpoint = ChatEndpoint(url, model, key_variable=key_variable or KEY_VARIABLE)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"System 2: {error}") from error
+    with SystemTwo(endpoint, model, deadline_s) as system_two:
+        yield system_two
+
+
 def _only(limits: Mapping[str, float]) -> dict[str, float]:
     return {name: limits[name] for name in ("start_s", "step_s")}
 
@@ -206,9 +233,25 @@ def rate_lines(benchmark: Benchmark, ledger: Ledger) -> list[str]:
     """Rates by group, what makes them differ from published ones, and what broke off."""
     lines = [f"{benchmark.title}: success", "", benchmark_table(benchmark, list(ledger.outcomes.values())), ""]
     lines += [f"note: {note}" for note in ledger.settings["notes"]]
+    lines += cost_lines(list(ledger.outcomes.values()))
     if broken := [outcome for outcome in ledger.outcomes.values() if outcome.success is None]:
         lines.append(f"{len(broken)} without a verdict, to be run again; {broken[0].task}: {broken[0].error}")
     return lines
+
+
+def cost_lines(outcomes: Sequence[Outcome]) -> list[str]:
+    """What System 2 took, where there was one."""
+    rewritings = [rewriting for outcome in outcomes for rewriting in outcome.rewritings]
+    if not rewritings:
+        return []
+    tokens_in, tokens_out = (
+        sum(getattr(one, name) for one in rewritings) for name in ("prompt_tokens", "completion_tokens")
+    )
+    seconds = sum(rewriting.seconds for rewriting in rewritings) / len(rewritings)
+    return [
+        f"System 2 ({rewritings[0].model}): {len(rewritings):,} instructions rewritten, {tokens_in:,} tokens in, "
+        f"{tokens_out:,} out, {seconds:.1f} s each"
+    ]
 
 
 @app.command()
@@ -230,6 +273,12 @@ def main(
     real_time: Annotated[int | None, typer.Option(help="Real-time chunking: ask every so many actions.")] = None,
     delay: Annotated[int, typer.Option(min=0, help="Hold answers back by so many steps.")] = 0,
     unnorm_key: Annotated[str | None, typer.Option(help="Statistics; default: those of the robot.")] = None,
+    system_two_endpoint: Annotated[
+        str | None, typer.Option(help="OpenAI-compatible URL of a VLM that says instructions in plain words first.")
+    ] = None,
+    system_two_model: Annotated[str | None, typer.Option(help="Its name there.")] = None,
+    system_two_key_variable: Annotated[str | None, typer.Option(help="Environment variable with its key.")] = None,
+    system_two_s: Annotated[float, typer.Option(min=0.1, help="Longest time for its answer.")] = DEADLINE_S,
     device: Annotated[str | None, typer.Option(help="Of a model that is served meanwhile.")] = None,
     revision: Annotated[str | None, typer.Option(help="Of a model that is served meanwhile.")] = None,
     token: Annotated[str | None, typer.Option(envvar="INSTRUCTVLA_TOKEN", help="The server's.")] = None,
@@ -254,9 +303,10 @@ def main(
         given = [*(("--device", device) if device else ()), *(("--revision", revision) if revision else ())]
         limits = {"start_s": start_s, "step_s": step_s, "answer_s": answer_s}
         try:
-            with served(policy, given) as url:
+            helper = system_two_at(system_two_endpoint, system_two_model, system_two_key_variable, system_two_s)
+            with helper as system_two, served(policy, given) as url:
                 thinks = _thinks(url, token) if think is None else think
-                use = PolicyUse(Cadence(thinks, ratio, rethink), unnorm_key, make_schedule, delay)
+                use = PolicyUse(Cadence(thinks, ratio, rethink), unnorm_key, make_schedule, delay, system_two)
                 keep = Keep(output, films.value, record)
                 ledger = evaluate(benchmark, chosen, selected, url, use, schedule, keep, workers, token, limits)
         except (PolicyError, SimulatorBrokeError) as error:

@@ -17,6 +17,7 @@ import numpy as np
 from instructvla.evaluation.chunk_schedules import Schedule
 from instructvla.evaluation.decision_cadence import Cadence, noise_seed
 from instructvla.evaluation.robots import Robot
+from instructvla.evaluation.system_two import Rewriting, SystemTwo
 
 ACT_ONLY = Cadence()
 
@@ -36,12 +37,14 @@ class ExecutedStep:
         action: (action_dim,) float64, the policy's, physical units, after ensembling.
         response: the policy's last words in this episode; None if it did not speak.
         asked: whether the policy was asked at this step.
+        rewriting: what System 2 made of the instruction, which the policy was told; None without a System 2.
     """
 
     command: np.ndarray
     action: np.ndarray
     response: str | None
     asked: bool
+    rewriting: Rewriting | None = None
 
 
 class Pending(Protocol):
@@ -97,6 +100,7 @@ class Executor:
         seed: of the flow's noise, with the decision's number; None draws at random.
         delay: control steps by which each answer is held back, to see in a simulation what a slower machine does.
         in_background: whether another thread waits for the answer, as on a robot that must not stop.
+        system_two: says each instruction in plain words before the policy first hears of it; the robot waits for it.
 
     Raises:
         ValueError: a negative delay, or a delay for answers that have one of their own.
@@ -112,6 +116,7 @@ class Executor:
         seed: int | None = None,
         delay: int = 0,
         in_background: bool = False,
+        system_two: SystemTwo | None = None,
     ):
         if delay < 0 or (delay and in_background):
             raise ValueError(f"delay is {delay}; give at least 0, and 0 for answers that are waited for in background.")
@@ -119,7 +124,7 @@ class Executor:
         self.schedule = robot.make_schedule() if schedule is None else schedule
         self.unnorm_key, self.seed = unnorm_key, seed
         self.instruction: str | None = None
-        self._delay = delay
+        self._delay, self._system_two = delay, system_two
         self._thread = ThreadPoolExecutor(1) if in_background else None
         self._pending: Pending | None = None
 
@@ -141,6 +146,7 @@ class Executor:
         self.schedule.reset()
         self._command = self.robot.make_command()
         self._decisions, self._response = 0, None
+        self._rewriting: Rewriting | None = None
 
     def step(
         self, images: Mapping[str, np.ndarray] | np.ndarray, proprioception: np.ndarray | None = None
@@ -154,6 +160,7 @@ class Executor:
         Raises:
             ValueError: before `reset`, or for proprioception that is not this robot's.
             PolicyError: the policy's refusal, or a missed deadline.
+            SystemTwoError: System 2 has no plain instruction.
         """
         if self.instruction is None:
             raise ValueError("call reset(instruction) before the first step.")
@@ -162,7 +169,7 @@ class Executor:
         if self._pending is not None and (self._pending.is_ready() or not self.schedule.has_action()):
             self._take(self._pending.result())
         action = self.schedule.action()
-        return ExecutedStep(self._command(action), action, self._response, asked)
+        return ExecutedStep(self._command(action), action, self._response, asked, self._rewriting)
 
     def close(self) -> None:
         """Ends the background thread, if there is one."""
@@ -171,6 +178,9 @@ class Executor:
 
     def _ask(self, images: Mapping[str, np.ndarray] | np.ndarray, proprioception: np.ndarray | None) -> Pending:
         mode, number = self.cadence.mode(self._decisions), self._decisions
+        if self._system_two is not None and number == 0:
+            self._rewriting = self._system_two.rewriting(images, self.instruction)
+        told = self.instruction if self._rewriting is None else self._rewriting.atomic
         state = proprioception
         if proprioception is not None and self.robot.state is not None:
             state = self.robot.state(proprioception)
@@ -185,8 +195,8 @@ class Executor:
         }
         self._decisions += 1
         if self._thread is not None:
-            return InBackground(self._thread.submit(self.policy.act, images, self.instruction, **options))
-        return Delayed(self.policy.act(images, self.instruction, **options), self._delay)
+            return InBackground(self._thread.submit(self.policy.act, images, told, **options))
+        return Delayed(self.policy.act(images, told, **options), self._delay)
 
     def _take(self, answer: Any) -> None:
         self._pending = None

@@ -14,7 +14,7 @@ SUFFIXES = (".mp4", ".gif")
 FRAME_RATE = 15  # Hz
 MARGIN = 8  # px
 LINE, FONT_SIZE, MAX_LINES = 18, 15, 3  # px, px, and of each text
-PAPER, INK, SPEECH = (22, 24, 28), (235, 235, 235), (140, 200, 255)
+PAPER, INK, SPEECH, PLAIN = (22, 24, 28), (235, 235, 235), (140, 200, 255), (255, 205, 120)
 VERDICTS = {True: ("success", (90, 210, 110)), False: ("failed", (240, 100, 90)), None: ("end", INK)}
 
 
@@ -113,12 +113,20 @@ def check_film(path: Path) -> None:
         raise ValueError(f"{path} can't be written: {folder} is not a folder that you may write to.")
 
 
-def write_caption(frame: Image.Image, top: int, width: int, instruction: str, said: str) -> None:
-    """What was asked and what was answered, below `top` px at the left, in lines of `width` px."""
+def write_caption(
+    frame: Image.Image, top: int, width: int, instruction: str, said: str, atomic: str | None = None
+) -> None:
+    """What was asked and what was answered, below `top` px at the left, in lines of `width` px.
+
+    Args:
+        atomic: what System 2 made of the instruction; the three texts then have the lines that two have without it.
+    """
     draw, font = ImageDraw.Draw(frame), ImageFont.load_default(FONT_SIZE)
-    lines = [(line, INK) for line in wrapped(f"you: {instruction}", width, font)]
-    if said:
-        lines += [(line, SPEECH) for line in wrapped(f"robot: {said}", width, font)]
+    texts = [(f"you: {instruction}", INK)]
+    texts += [(f"System 2: {atomic}", PLAIN)] if atomic else []
+    texts += [(f"robot: {said}", SPEECH)] if said else []
+    most = MAX_LINES if atomic is None else 2 * MAX_LINES // 3
+    lines = [(line, colour) for text, colour in texts for line in wrapped(text, width, font, most)]
     for number, (line, colour) in enumerate(lines):
         draw.text((MARGIN, top + MARGIN + number * LINE), line, colour, font)
 
@@ -132,8 +140,10 @@ def write_verdict(frame: Image.Image, bottom: int, success: bool | None) -> None
     draw.text((left + MARGIN, upper + MARGIN // 2), word, colour, font)
 
 
-def wrapped(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
-    """The text in lines of at most `width` px; what is too long ends with an ellipsis."""
+def wrapped(
+    text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, most: int = MAX_LINES
+) -> list[str]:
+    """The text in up to `most` lines of at most `width` px; what is too long ends with an ellipsis."""
     lines = [""]
     for word in one_line(text).split():
         longer = f"{lines[-1]} {word}".strip()
@@ -141,8 +151,8 @@ def wrapped(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.Imag
             lines.append(word)
         else:
             lines[-1] = longer
-    if len(lines) > MAX_LINES:
-        lines = [*lines[: MAX_LINES - 1], f"{lines[MAX_LINES - 1]} …"]
+    if len(lines) > most:
+        lines = [*lines[: most - 1], f"{lines[most - 1]} …"]
     return [shortened(line, width, font) for line in lines]
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from instructvla.command_errors import errors_on_stderr
-from instructvla.evaluation.group_rates import group_rates
+from instructvla.evaluation.group_rates import ALL, group_rates
 from instructvla.evaluation.intervals import Rate
 from instructvla.evaluation.ledger import Ledger, Outcome
 
@@ -36,16 +36,33 @@ def report_page(ledgers: Sequence[Ledger], page: Path) -> str:
         page: where it will stand; films are linked from there.
     """
     sections = "".join(run_section(ledger, page.absolute().parent) for ledger in ledgers)
+    overview = overview_table(ledgers) if len(ledgers) > 1 else ""
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Evaluation</title><style>{STYLE}</style>'
-        f"<h1>Evaluation</h1><p>Success rates with 95 % intervals (Wilson).</p>{sections}</html>\n"
+        f"<h1>Evaluation</h1><p>Success rates with 95 % intervals (Wilson).</p>{overview}{sections}</html>\n"
     )
+
+
+def overview_table(ledgers: Sequence[Ledger]) -> str:
+    """A row per run; one with a System 2 names it."""
+    rows = []
+    for ledger in ledgers:
+        benchmark, policy = run_names(ledger.settings)
+        rate = group_rates(ledger.outcomes.values())[ALL]
+        rows.append(rate_row(f"{benchmark}: {policy}", rate))
+    return f"<table><tr><th>run<th>success<th>rate<th></tr>{''.join(rows)}</table>"
+
+
+def run_names(settings: Mapping[str, Any]) -> tuple[str, str]:
+    """Of the benchmark and of the policy."""
+    benchmark = settings.get("title", settings.get("benchmark", "run"))
+    return str(benchmark), str(settings.get("name", settings.get("policy")))
 
 
 def run_section(ledger: Ledger, beside: Path) -> str:
     """One run: rates, settings, episodes."""
     settings, outcomes = ledger.settings, list(ledger.outcomes.values())
-    title = f"{settings.get('title', settings.get('benchmark', 'run'))}: {settings.get('name', settings.get('policy'))}"
+    title = ": ".join(run_names(settings))
     notes = "".join(f'<p class="note">{escape(note)}</p>' for note in settings.get("notes", ()))
     rates = "".join(rate_row(group, rate) for group, rate in group_rates(outcomes).items())
     episodes = "".join(episode_row(ledger.folder, outcome, beside) for outcome in outcomes)
@@ -78,7 +95,9 @@ def episode_row(folder: Path, outcome: Outcome, beside: Path) -> str:
     if outcome.film is not None:
         link = escape(os.path.relpath((folder / outcome.film).absolute(), beside), quote=True)
         film = f'<details><summary>film</summary><video controls preload="none" src="{link}"></video></details>'
-    told, said = escape(outcome.instruction), "<br>".join(map(escape, outcome.responses))
+    said = "<br>".join(map(escape, outcome.responses))
+    plain = [f"<i>System 2: {escape(rewriting.atomic)}</i>" for rewriting in outcome.rewritings]
+    told = "<br>".join([escape(outcome.instruction), *plain])
     verdict = f'<span class="{style}">{word}</span>' + (f" ({escape(why)})" if why else "")
     return (
         f"<tr><td>{escape(outcome.task)}<td>{outcome.index}<td>{told}<td>{said}<td>{outcome.steps}<td>{verdict}"

@@ -6,10 +6,12 @@ question. Films and reports stand beside it.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, Self, TypeVar
+
+from instructvla.evaluation.system_two import Rewriting
 
 LEDGER = "ledger.jsonl"
 LOGS = "logs"  # folder that a run may have before its ledger
@@ -43,7 +45,7 @@ class Outcome:
         task: its name.
         index: of the trial among the task's.
         seed: of the trial.
-        instruction: what the policy was told.
+        instruction: what was asked for, and without a System 2 what the policy was told.
         success: None where no rule says what success is.
         steps: control steps until success, or until the end.
         decisions: of the policy.
@@ -53,6 +55,8 @@ class Outcome:
         groups: what the trial counts towards beside its task.
         film: path in the run's folder, or None.
         seconds: that the episode took.
+        rewritings: what System 2 made of each instruction, which the policy was told, and what that cost; empty without
+            a System 2.
     """
 
     task: str
@@ -68,6 +72,7 @@ class Outcome:
     groups: tuple[str, ...] = ()
     film: str | None = None
     seconds: float | None = None
+    rewritings: tuple[Rewriting, ...] = ()
 
     @property
     def key(self) -> tuple[str, int]:
@@ -76,11 +81,19 @@ class Outcome:
 
     def record(self) -> dict[str, Any]:
         """As JSON."""
-        return asdict(self) | {"responses": list(self.responses), "groups": list(self.groups)}
+        lists = {"responses": list(self.responses), "groups": list(self.groups)}
+        return asdict(self) | lists | {"rewritings": [rewriting.record() for rewriting in self.rewritings]}
 
     @classmethod
     def of_record(cls, record: Mapping[str, Any]) -> Self:
-        return cls(**{**record, "responses": tuple(record["responses"]), "groups": tuple(record["groups"])})
+        tuples = {"responses": tuple(record["responses"]), "groups": tuple(record["groups"])}
+        rewritings = tuple(Rewriting(**given) for given in record.get("rewritings", ()))  # older ledgers have none
+        return cls(**{**record, **tuples, "rewritings": rewritings})
+
+
+def system_two_of(outcomes: Iterable[Outcome]) -> str | None:
+    """Name of the System 2 that a run had, or None."""
+    return next((rewriting.model for outcome in outcomes for rewriting in outcome.rewritings), None)
 
 
 Kind = TypeVar("Kind", bound=Entry)

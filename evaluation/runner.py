@@ -24,6 +24,7 @@ from instructvla.evaluation.recordings import Recording, recording_name
 from instructvla.evaluation.robots import find_robot
 from instructvla.evaluation.simulators.simulator import Trial
 from instructvla.evaluation.simulators.simulator_process import SimulatorBrokeError, SimulatorProcess
+from instructvla.evaluation.system_two import SystemTwo, SystemTwoError
 
 ATTEMPTS = 3  # at a trial whose simulator breaks
 ENDING_S = 10.0
@@ -41,12 +42,14 @@ class PolicyUse:
         unnorm_key: whose statistics; None: those of the trial's robot.
         make_schedule: gives, for one episode, the way from chunks to actions; None: the robot's released one.
         delay: control steps by which answers are held back, to see what a slower machine does.
+        system_two: says instructions in plain words before the policy hears of them, or None.
     """
 
     cadence: Cadence = Cadence()
     unnorm_key: str | None = None
     make_schedule: Callable[[], Schedule] | None = None
     delay: int = 0
+    system_two: SystemTwo | None = None
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,9 @@ class Worker:
         self._aborted = False
 
     def run(self, trial: Trial) -> Outcome:
-        """The outcome of a trial; one without a verdict if its simulator broke at every attempt, or `abort` was called.
+        """The outcome of a trial.
+
+        It has no verdict if the simulator broke at every attempt, System 2 failed, or `abort` was called.
 
         Raises:
             ValueError: the simulator or the policy refuses what it is given.
@@ -100,6 +105,9 @@ class Worker:
                 break
             try:
                 return self._attempt(trial)
+            except SystemTwoError as error:
+                broke = str(error)
+                break
             except SimulatorBrokeError as error:
                 self._end_simulator()
                 broke = str(error)
@@ -121,9 +129,10 @@ class Worker:
         if self._simulator is None:
             self._simulator = self._start_simulator()
         robot = find_robot(trial.robot)
-        key = self._needs.statistics_for(robot, self._use.unnorm_key or trial.unnorm_key)
-        schedule = None if self._use.make_schedule is None else self._use.make_schedule()
-        executor = Executor(self._client, robot, schedule, self._use.cadence, key, delay=self._use.delay)
+        use = self._use
+        key = self._needs.statistics_for(robot, use.unnorm_key or trial.unnorm_key)
+        schedule = None if use.make_schedule is None else use.make_schedule()
+        executor = Executor(self._client, robot, schedule, use.cadence, key, delay=use.delay, system_two=use.system_two)
         with ExitStack() as stack:
             film = self._film(trial)
             watches: list[Watch] = [] if film is None else [stack.enter_context(film)]

@@ -71,3 +71,9 @@ def test_the_command_writes_the_card_beside_the_weights(tmp_path, monkeypatch):
     assert "| negation | 0/1 | 0.0 % [0.0–79.3] |" in (tmp_path / "README.md").read_text()
     result = CliRunner().invoke(app, ["some/model"])
     assert result.exit_code == 2 and "name one for the card with --output" in result.stderr
+
+
+def test_a_run_with_a_system_two_has_a_table_of_its_own(tmp_path):
+    helped = tabletop_run(tmp_path / "helped", system_two={"model": "strong-vlm", "prompt": "1"})
+    text = evaluation_section([tabletop_run(tmp_path / "alone"), helped], OURS)
+    assert "### Tabletop-Instruct\n" in text and "### Tabletop-Instruct + System 2 (strong-vlm)\n" in text

@@ -11,6 +11,7 @@ from instructvla.evaluation.policy_needs import PolicyNeeds
 from instructvla.evaluation.robots import find_robot
 from instructvla.evaluation.simulators.simulator import Trial
 from tests.stand_in_simulator import PointSimulator
+from tests.stand_in_system_two import StandInSystemTwo
 
 TRIAL = Trial("reach", 3, 5, "tabletop", 12, ("easy",), options={"target": [0.2, 0.0, 0.1]})
 NEEDS = PolicyNeeds(("front",), True, ("tabletop",))
@@ -68,3 +69,14 @@ def test_a_simulator_that_asks_for_something_else_on_the_way_is_heard():
     assert policy.requests[1]["instruction"] == "go on" and policy.requests[1]["reset"]
     policy, *_ = run(replace(TRIAL, instruction="mine", options=TRIAL.options | {"changes_at": 2}))
     assert {request["instruction"] for request in policy.requests} == {"mine"}
+
+
+def test_the_outcome_and_the_films_tell_what_system_two_made_of_the_instructions():
+    trial = replace(TRIAL, options=TRIAL.options | {"changes_at": 2})
+    policy, moments = Homing(), []
+    executor = Executor(policy, find_robot("tabletop"), unnorm_key="tabletop", system_two=StandInSystemTwo())
+    outcome, _ = run_episode(PointSimulator(), executor, trial, NEEDS, [moments.append])
+    made = [(one.instruction, one.atomic) for one in outcome.rewritings]
+    assert made == [("reach it", "REACH IT"), ("go on", "GO ON")] and outcome.instruction == "reach it"
+    assert {request["instruction"] for request in policy.requests} == {"REACH IT", "GO ON"}
+    assert [moment.atomic for moment in moments[:2]] == [None, "REACH IT"] and moments[-1].instruction == "go on"

@@ -35,3 +35,12 @@ def test_a_film_has_each_step(tmp_path):
             film(Moment(Observation({"primary": grey}, "", None, np.zeros(1)), steps, "reach it"))
     with Image.open(tmp_path / "film.gif") as picture:
         assert picture.n_frames == 3
+
+
+def test_what_system_two_made_of_the_instruction_stands_in_the_caption():
+    told, plain = (
+        np.asarray(moment_frame(Moment(SEEN, 1, "word " * 60, "said " * 60, atomic=atomic)))
+        for atomic in (None, "plain " * 60)
+    )
+    assert told.shape == plain.shape and not np.array_equal(told, plain)
+    assert (plain[-4:] == plain[-1, 0]).all()  # the three texts end above the frame's edge

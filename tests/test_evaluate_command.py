@@ -9,6 +9,7 @@ from instructvla.evaluation.evaluate_command import app, chosen_schedule
 from instructvla.evaluation.ledger import Ledger
 from instructvla.evaluation.policy_server import PolicyServer, running_server
 from instructvla.evaluation.scripted_policies import scripted_policy
+from tests.chat_server import Behaviour, ChatServer
 from tests.tabletop_policies import APPLE, CLOSE
 
 BENCHMARK = "tests.stand_in_benchmark"
@@ -91,3 +92,37 @@ def test_schedules_have_names():
     assert chosen_schedule(temporal=0.01)[0] == "temporal ensembling, decay 0.01"
     name, make = chosen_schedule(real_time=5, delay=2)
     assert name == "real-time chunking, every 5" and (make().every, make().delay) == (5, 2)
+
+
+def test_a_system_two_has_a_row_of_its_own_and_its_cost_is_told(url, tmp_path):
+    run = tmp_path / "run"
+    with ChatServer(lambda body, number: '{"instruction": "reach the place"}') as server:
+        helper = ["--system-two-endpoint", server.url, "--system-two-model", "strong-vlm"]
+        result = command(BENCHMARK, url, "--output", run, "--trials", "1", "--tasks", "far", *helper)
+    assert result.exit_code == 0, result.output
+    assert "rate + System 2 (strong-vlm), 95 % interval" in result.stdout
+    assert "System 2 (strong-vlm): 1 instructions rewritten, 1,000 tokens in, 100 out" in result.stdout
+    ledger = Ledger.read(run)
+    assert ledger.settings["name"] == "random + System 2 (strong-vlm)"
+    assert ledger.settings["system_two"]["model"] == "strong-vlm"
+    ((rewriting,),) = (outcome.rewritings for outcome in ledger.outcomes.values())
+    assert (rewriting.instruction, rewriting.atomic) == ("reach it", "reach the place")
+    result = command(BENCHMARK, url, "--output", run, "--trials", "1")
+    assert result.exit_code == 2 and "system_two was {" in result.stderr and "is None" in result.stderr
+
+
+def test_a_system_two_that_talks_nonsense_leaves_trials_without_a_verdict(url, tmp_path):
+    with ChatServer(lambda body, number: "no idea") as server:
+        helper = ["--system-two-endpoint", server.url, "--system-two-model", "strong-vlm"]
+        result = command(BENCHMARK, url, "--output", tmp_path / "run", "--trials", "1", *helper)
+    assert result.exit_code == 0
+    assert "1 without a verdict, to be run again; far: System 2 (strong-vlm) gave no plain instruction" in result.stdout
+
+
+def test_a_system_two_that_can_not_be_used_is_one_line(url, tmp_path):
+    with ChatServer(lambda body, number: Behaviour(status=401)) as server:
+        helper = ["--system-two-endpoint", server.url, "--system-two-model", "strong-vlm"]
+        result = command(BENCHMARK, url, "--output", tmp_path / "run", "--trials", "1", *helper)
+    assert result.exit_code == 2 and "is not accepted" in result.stderr
+    result = command(BENCHMARK, url, "--output", tmp_path / "run", "--system-two-model", "strong-vlm")
+    assert result.exit_code == 2 and "go together" in result.stderr

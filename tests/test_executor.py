@@ -11,7 +11,9 @@ from instructvla.evaluation.decision_cadence import Cadence
 from instructvla.evaluation.executor import Executor
 from instructvla.evaluation.real_time_schedule import RealTimeChunks
 from instructvla.evaluation.robots import find_robot
+from instructvla.evaluation.system_two import SystemTwoError
 from tests.parity import load_fixture
+from tests.stand_in_system_two import StandInSystemTwo
 
 GOLDEN = {name: tensor.numpy() for name, tensor in load_fixture("postprocess")[0].items()}
 FRAME = {"primary": np.zeros((32, 32, 3), np.uint8)}
@@ -136,3 +138,26 @@ def test_misuse_is_refused():
     executor.reset("go")
     with pytest.raises(ValueError, match="eef_pos must have shape"):
         executor.step(FRAME, np.zeros(5))
+
+
+@pytest.mark.parametrize("in_background", [False, True])
+def test_with_a_system_two_the_policy_hears_each_instruction_once_in_plain_words(in_background):
+    policy, helper = Scripted(numbered(4)), StandInSystemTwo()
+    executor = Executor(policy, find_robot("tabletop"), OpenLoop(2), in_background=in_background, system_two=helper)
+    executor.reset("clean up")
+    steps = [executor.step(FRAME) for _ in range(4)]
+    executor.reset("go on")
+    steps.append(executor.step(FRAME))
+    executor.close()
+    assert [ask["instruction"] for ask in policy.asked] == ["CLEAN UP", "CLEAN UP", "GO ON"]
+    assert helper.asked == ["clean up", "go on"]
+    assert [step.rewriting.atomic for step in steps] == ["CLEAN UP"] * 4 + ["GO ON"]
+
+
+def test_a_system_two_that_fails_ends_the_step_before_the_policy_is_asked():
+    policy = Scripted(numbered(1))
+    executor = Executor(policy, find_robot("tabletop"), system_two=StandInSystemTwo())
+    executor.reset("fail")
+    with pytest.raises(SystemTwoError, match="no plain instruction"):
+        executor.step(FRAME)
+    assert not policy.asked

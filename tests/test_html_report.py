@@ -6,6 +6,7 @@ from typer.testing import CliRunner
 
 from instructvla.evaluation.html_report import app
 from instructvla.evaluation.ledger import Ledger, Outcome
+from instructvla.evaluation.system_two import Rewriting
 
 
 def run(folder):
@@ -42,3 +43,14 @@ def test_bad_input_is_one_line(tmp_path):
     result = command(tmp_path, "--output", tmp_path / "report.html")
     assert result.exit_code == 2 and "has no results" in result.stderr and not (tmp_path / "report.html").exists()
     assert "must be a file that ends in .html" in command(run(tmp_path / "a"), "--output", tmp_path / "x.pdf").stderr
+
+
+def test_several_runs_have_a_row_each_and_one_with_a_system_two_names_it(tmp_path):
+    helped = Ledger.open(tmp_path / "b", {"title": "Points", "name": "a&b + System 2 (<vlm>)"})
+    rewriting = Rewriting("clean up", "pick up the <sponge>", "<vlm>")
+    helped.add(Outcome("reach", 0, 1, "clean up", True, 5, rewritings=(rewriting,)))
+    command(run(tmp_path / "a"), tmp_path / "b", "--output", tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    assert "<td>Points &lt;2&gt;: a&amp;b<td>1/1" in text
+    assert "<td>Points: a&amp;b + System 2 (&lt;vlm&gt;)<td>1/1" in text
+    assert "clean up<br><i>System 2: pick up the &lt;sponge&gt;</i>" in text

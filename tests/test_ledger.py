@@ -1,10 +1,12 @@
 """Claims about results that survive an interruption."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from instructvla.evaluation.ledger import Ledger, Outcome
+from instructvla.evaluation.ledger import Ledger, Outcome, system_two_of
+from instructvla.evaluation.system_two import Rewriting
 
 SETTINGS = {"policy": "model", "name": "a", "weights": "1"}
 
@@ -72,3 +74,13 @@ def test_a_broken_line_is_named(tmp_path):
 def test_a_folder_without_results_is_named(tmp_path):
     with pytest.raises(ValueError, match="has no results"):
         Ledger.read(tmp_path)
+
+
+def test_what_system_two_made_of_an_instruction_comes_back_and_older_ledgers_are_read(tmp_path):
+    helped = replace(outcome(0), rewritings=(Rewriting("clean up", "pick up the sponge", "strong-vlm", 100, 10, 0.5),))
+    Ledger.open(tmp_path, SETTINGS).add(helped)
+    assert Ledger.read(tmp_path).outcomes == {helped.key: helped}
+    assert system_two_of([outcome(1), helped]) == "strong-vlm" and system_two_of([outcome(1)]) is None
+    record = outcome(1).record()
+    del record["rewritings"]
+    assert Outcome.of_record(record) == outcome(1)

@@ -18,13 +18,15 @@ from instructvla.evaluation.scripted_policies import scripted_policy
 from instructvla.evaluation.simulators.simulator import Trial
 from instructvla.evaluation.simulators.simulator_process import SimulatorProcess
 from tests.stand_in_simulator import PointSimulator
+from tests.stand_in_system_two import StandInSystemTwo
 
 HERE = {"PYTHONPATH": str(Path(__file__).parents[1])}
 TARGET = [0.2, 0.0, 0.1]
 
 
-def trial(index: int = 0, **options) -> Trial:
-    return Trial("reach", index, 5 + index, "tabletop", 8, options={"target": TARGET, **options})
+def trial(index: int = 0, instruction: str | None = None, **options) -> Trial:
+    options = {"target": TARGET, **options}
+    return Trial("reach", index, 5 + index, "tabletop", 8, options=options, instruction=instruction)
 
 
 def start(**limits) -> SimulatorProcess:
@@ -137,3 +139,12 @@ def test_films_are_kept_as_asked(replaying, chance, tmp_path):
 def test_the_number_of_workers_is_checked():
     with pytest.raises(ValueError, match="workers must be at least 1, got 0"):
         list(run_trials(lambda: None, [trial()], workers=0))
+
+
+def test_a_trial_whose_system_two_fails_has_no_verdict_and_the_others_go_on(chance):
+    use = PolicyUse(system_two=StandInSystemTwo())
+    make = partial(Worker, start, partial(PolicyClient, chance), use)
+    first, second = run_trials(make, [trial(0, instruction="fail"), trial(1, instruction="reach it")])
+    assert first.success is None and first.error == "System 2 (strong-vlm) gave no plain instruction"
+    assert second.success is False and second.instruction == "reach it"
+    assert [rewriting.atomic for rewriting in second.rewritings] == ["REACH IT"]

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from instructvla.evaluation.ledger import Outcome
@@ -10,6 +12,7 @@ from instructvla.evaluation.simulators.simpler_env_tables import (
     table_2,
     table_2_average,
 )
+from instructvla.evaluation.system_two import Rewriting
 
 OWN_ROWS = ("InstructVLA", "Magma", "OpenVLA (FT)")  # evaluated by the paper's authors
 CATEGORIES = {"new_verbs": "instruction_aggregation", "tool_use": "situated_reasoning"}
@@ -73,3 +76,10 @@ def test_levels_and_categories_stand_beside_the_papers_numbers_and_say_how_much_
     assert line(text, "new_verbs").startswith("| new_verbs | Instruction Aggregation | 50.0 | 2 | 25.0 % [")
     both = instruct_summary(run + outcomes("c", 1, 5, "situated_reasoning", "tool_use"), CATEGORIES, 1138)
     assert line(both, "**this run**") == "| **this run** | 50.0 | 20.0 | 35.0 |"
+
+
+def test_a_run_with_a_system_two_names_it_in_its_row():
+    rewriting = Rewriting("clean up", "pick up the sponge", "strong-vlm")
+    helped = [replace(one, rewritings=(rewriting,)) for one in outcomes("a", 1, 2, "put_spoon/visual_matching")]
+    assert "| **this run + System 2 (strong-vlm)** |" in table_2(helped)
+    assert "| **this run + System 2 (strong-vlm)** |" in instruct_summary(helped, CATEGORIES, 1138)

@@ -11,9 +11,10 @@ from difflib import get_close_matches
 from statistics import fmean
 
 from instructvla.evaluation.group_rates import group_rates
-from instructvla.evaluation.ledger import Outcome
+from instructvla.evaluation.ledger import Outcome, system_two_of
 from instructvla.evaluation.simulators.benchmark_definition import Benchmark, Installation
 from instructvla.evaluation.simulators.simulator import Trial
+from instructvla.evaluation.system_two import with_system_two
 from instructvla.model_card import markdown_table
 
 INITIAL_STATES = 50
@@ -153,7 +154,7 @@ def libero_table(outcomes: Sequence[Outcome]) -> str:
     rounds: dict[int, list[Outcome]] = {}
     for outcome in outcomes:
         rounds.setdefault(outcome.index // INITIAL_STATES, []).append(outcome)
-    rows = {"this run": list(outcomes)}
+    rows = {with_system_two("this run", system_two_of(outcomes)): list(outcomes)}
     if len(rounds) > 1:
         rows |= {f"seed {number + 1} of it": rounds[number] for number in sorted(rounds)}
     lines = [[title, *_cells(some)] for title, some in rows.items()]

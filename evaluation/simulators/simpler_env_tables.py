@@ -11,7 +11,8 @@ from statistics import fmean
 import yaml
 
 from instructvla.evaluation.intervals import Rate
-from instructvla.evaluation.ledger import Outcome
+from instructvla.evaluation.ledger import Outcome, system_two_of
+from instructvla.evaluation.system_two import with_system_two
 from instructvla.model_card import markdown_table
 
 PUBLISHED_FILE = Path(__file__).parent / "simpler_env_published.yaml"
@@ -28,7 +29,7 @@ HEADINGS: Mapping[str, str] = {
 }
 SETTINGS = {"visual_matching": "VM", "variant_aggregation": "VA"}
 LEVELS = {"instruction_aggregation": "Instruction Aggregation", "situated_reasoning": "Situated Reasoning"}
-OURS = "**this run**"
+OURS = "this run"
 AVERAGE_NOTE = (
     "Avg of this run, and of the rows that the paper's authors evaluated: mean of the Google robot's VM mean, its VA "
     "mean and the WidowX mean. The rows that the paper took over give the mean of all eleven columns there."
@@ -96,7 +97,7 @@ def table_2(outcomes: Sequence[Outcome]) -> str:
             markdown_table(
                 ["Methods", *titles, "Avg"],
                 [
-                    row(OURS, ours, (*COLUMNS, AVERAGE)),
+                    row(f"**{with_system_two(OURS, system_two_of(outcomes))}**", ours, (*COLUMNS, AVERAGE)),
                     [
                         "its trials",
                         *trials,
@@ -134,7 +135,7 @@ def instruct_summary(outcomes: Sequence[Outcome], categories: Mapping[str, str],
             markdown_table(
                 ["Methods", *LEVELS.values(), "Avg"],
                 [
-                    row(OURS, ours, (*LEVELS, AVERAGE)),
+                    row(f"**{with_system_two(OURS, system_two_of(outcomes))}**", ours, (*LEVELS, AVERAGE)),
                     ["its trials", *(pooled(rates[level]) for level in LEVELS), pooled(everything)],
                     *(row(name, cells, (*LEVELS, AVERAGE)) for name, cells in published("simpler_instruct").items()),
                 ],

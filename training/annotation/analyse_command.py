@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -79,7 +80,7 @@ def judged(census: Census, url: str, model: str, key_variable: str) -> tuple[Jud
     """
 
     async def ask() -> Judgement:
-        endpoint = ChatEndpoint(url, model, key_variable=key_variable, parameters={"temperature": 0})
+        endpoint = ChatEndpoint(url, model, key_variable=key_variable)
         try:
             return await judge(endpoint, census.sample)
         finally:
@@ -102,6 +103,8 @@ def notes_on(census: Census, skipped: list[str]) -> list[str]:
 def check_judge(options: Mapping[str, str | None]) -> None:
     if None in options.values() and any(options.values()):
         raise ValueError(f"{' and '.join(options)} go together; give both, or none for the rules alone.")
+    if any(options.values()) and find_spec("openai") is None:
+        raise ValueError("asking a model needs openai: pip install 'instructvla[annotate]'.")
 
 
 @app.command()
@@ -120,7 +123,7 @@ def main(
     ] = None,
     judge_model: Annotated[str | None, typer.Option(help="Its name there.")] = None,
     judge_texts: Annotated[int, typer.Option(min=1, help="Texts by chance that it judges.")] = 400,
-    key_variable: Annotated[str, typer.Option(help="Environment variable with the endpoint's key.")] = KEY_VARIABLE,
+    api_key_variable: Annotated[str, typer.Option(help="Environment variable with the key.")] = KEY_VARIABLE,
 ) -> None:
     """Count categories, verbs with nouns, and words of a dataset's annotations, and plot them."""
     with errors_on_stderr():
@@ -131,7 +134,7 @@ def main(
             raise ValueError(f"{source} has no annotated episode among {census.episodes:,}; annotate it first.")
         judgement, agreement = None, ""
         if judge_endpoint and judge_model:
-            judgement, agreement = judged(census, judge_endpoint, judge_model, key_variable)
+            judgement, agreement = judged(census, judge_endpoint, judge_model, api_key_variable)
         name = Path(source).name if Path(source).is_file() else source_name(source)
         notes = [note.replace(source, name) for note in notes_on(census, skipped)]
         write_analysis(output, f"Annotations of {name}", census, notes, judgement, agreement)

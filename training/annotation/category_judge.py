@@ -1,10 +1,10 @@
 """Appendix C.1's categories by a language model, to see how far it agrees with the rules."""
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any
 
 from instructvla.training.annotation.annotation_census import SampledText
 from instructvla.training.annotation.answer_format import json_objects
@@ -15,7 +15,7 @@ from instructvla.training.annotation.categories import (
     Category,
 )
 from instructvla.training.annotation.category_agreement import Agreement
-from instructvla.training.annotation.chat_endpoint import FailedRequestError, Reply
+from instructvla.training.annotation.chat_endpoint import Asking, FailedRequestError, Reply
 
 TEXTS_EACH = 20  # in a request
 REQUESTS_AT_ONCE = 8
@@ -28,12 +28,6 @@ Where two categories fit, take the one that makes the text harder for a robot th
 Answer with JSON alone: {{"labels": [{{"number": 1, "category": "…"}}, …]}}, one label for each text, in their order."""
 INSTRUCTIONS = "The texts tell a robot what to do. The plain instruction, where it is known, stands in brackets."
 QUESTIONS = "The texts are questions about a picture of the robot's scene."
-
-
-class Asking(Protocol):
-    """What is asked: `ChatEndpoint`, or anything with its `ask`."""
-
-    async def ask(self, messages: list[dict], schema: Mapping | None = None) -> Reply: ...
 
 
 @dataclass(frozen=True)

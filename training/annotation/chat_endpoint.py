@@ -5,7 +5,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
 from instructvla.training.annotation.token_estimate import estimated_tokens
@@ -52,6 +52,12 @@ class Reply:
     completion_tokens: int = 0
     model: str = ""
     problem: str | None = None
+
+
+class Asking(Protocol):
+    """What can be asked: `ChatEndpoint`, or anything with its `ask`."""
+
+    async def ask(self, messages: list[dict[str, Any]], schema: Mapping[str, Any] | None = None) -> Reply: ...
 
 
 class ChatEndpoint:
