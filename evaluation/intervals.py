@@ -6,11 +6,12 @@ from statistics import NormalDist
 from typing import Any
 
 
-def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+def wilson_interval(successes: float, trials: int, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of a rate (Wilson 1927; without continuity correction).
 
     Args:
-        successes: how many trials succeeded.
+        successes: how many trials succeeded; of scores from 0 to 1 their sum, which gives an interval that is rather too
+            wide.
         trials: how many there were.
         confidence: share of such intervals that hold the true rate.
 

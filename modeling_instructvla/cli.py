@@ -73,6 +73,14 @@ COMMANDS = {
         "instructvla.training.annotation.analyse_command:app",
         "What annotations are made of: categories, verbs and nouns, vocabulary, with plots.",
     ),
+    "check-annotations": (
+        "instructvla.training.annotation.check_command:app",
+        "Which entries of annotations can't be trained on, and why; a sheet to mark a sample.",
+    ),
+    "annotation-marks": (
+        "instructvla.training.annotation.annotation_marks:app",
+        "Success rates and kinds of errors from the marks on such a sheet.",
+    ),
     "open-loop": (
         "instructvla.training.open_loop_command:app",
         "A checkpoint's action error on recorded episodes, per dimension, with a plot.",

@@ -1,7 +1,7 @@
 """How far two classifications of the same texts agree: percent, Cohen's kappa, and precision and recall by category."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 
 from instructvla.evaluation.intervals import Rate
@@ -13,13 +13,13 @@ class Agreement:
     """Of labels that two sides gave.
 
     Args:
-        pairs: (first side's category, second side's category) → number of texts.
+        pairs: (first side's label, second side's label) → number of texts.
     """
 
-    pairs: Counter[tuple[Category, Category]]
+    pairs: Counter[tuple[Hashable, Hashable]]
 
     @classmethod
-    def of(cls, labels: Iterable[tuple[Category, Category]]) -> "Agreement":
+    def of(cls, labels: Iterable[tuple[Hashable, Hashable]]) -> "Agreement":
         return cls(Counter(labels))
 
     @property
@@ -35,24 +35,24 @@ class Agreement:
         return None if by_chance == 1 else (self.rate.value - by_chance) / (1 - by_chance)
 
     @property
-    def categories(self) -> list[Category]:
-        """That a side used, in the paper's order."""
-        used = {category for pair in self.pairs for category in pair}
-        return [category for category in Category if category in used]
+    def categories(self) -> list[Hashable]:
+        """The labels that a side used: categories in the paper's order, others sorted."""
+        used = {label for pair in self.pairs for label in pair}
+        return [category for category in Category if category in used] or sorted(used)
 
-    def precision(self, category: Category) -> Rate:
+    def precision(self, category: Hashable) -> Rate:
         """Of what the first side put into a category, as the second side did."""
         return Rate(self._same(category), self._given(0, category))
 
-    def recall(self, category: Category) -> Rate:
+    def recall(self, category: Hashable) -> Rate:
         """Of what the second side put into a category, as the first side did."""
         return Rate(self._same(category), self._given(1, category))
 
-    def _same(self, category: Category) -> int:
+    def _same(self, category: Hashable) -> int:
         return self.pairs[category, category]
 
-    def _given(self, side: int, category: Category) -> int:
-        return sum(count for pair, count in self.pairs.items() if pair[side] is category)
+    def _given(self, side: int, category: Hashable) -> int:
+        return sum(count for pair, count in self.pairs.items() if pair[side] == category)
 
 
 def agreement_lines(found: Agreement, first: str, second: str) -> Iterator[str]:

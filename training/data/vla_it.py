@@ -221,14 +221,19 @@ def native_record(episode: Episode, first_step: int = 0, last_steps: int = 0) ->
     """The episode's record in the published layout, with a null for each step that it leaves out."""
     motions = list(episode.language_motions or [None] * len(episode))
     record = {"features": {"move_primitive": [None] * first_step + motions + [None] * last_steps}}
-    if (annotation := episode.annotation) is not None:
-        record["alt_instruction"] = {
-            "Caption": annotation.caption,
-            "CR": native_turns(annotation.rewritten),
-            "CC": native_turns(annotation.contexts),
-            "QA": native_turns(annotation.questions),
-        }
+    if episode.annotation is not None:
+        record["alt_instruction"] = native_annotation(episode.annotation)
     return record
+
+
+def native_annotation(annotation: Annotation) -> dict[str, Any]:
+    """An annotation in the published layout."""
+    return {
+        "Caption": annotation.caption,
+        "CR": native_turns(annotation.rewritten),
+        "CC": native_turns(annotation.contexts),
+        "QA": native_turns(annotation.questions),
+    }
 
 
 def native_turns(turns: Iterable[Turn]) -> list[dict[str, str]]:
