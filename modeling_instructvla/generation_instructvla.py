@@ -7,8 +7,7 @@
 Nothing is kept in the model between calls: what a caller wants to reuse is in the `ActionContext` that it owns.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,9 +15,9 @@ from diffusers.utils.torch_utils import randn_tensor
 from transformers.utils import ModelOutput
 
 from .argument_checks import require_positive_integer
-from .compiled_inference import MULTIPLE, CompiledInference, InferenceReport, compile_for_inference, round_up
-from .decoding_session import DecodingSession, FixedSession
+from .compiled_inference import InferenceReport, compile_for_inference
 from .real_time_chunking import ChunkGuidance, prefix_weights
+from .thinking_instructvla import ThinkingMixin
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,10 +70,8 @@ class InstructVLAActionOutput(ModelOutput):
     context: ActionContext | None = None
 
 
-class ActionGenerationMixin:
+class ActionGenerationMixin(ThinkingMixin):
     """`generate_action` and its two halves, for a model with `processor`, `language_model` and `action_expert`."""
-
-    compiled: CompiledInference | None = None
 
     @torch.no_grad()
     def generate_action(
@@ -102,7 +99,8 @@ class ActionGenerationMixin:
             state: proprioceptive state in physical units, (state_dim,) or (batch, state_dim), if the model takes one.
             unnorm_key: whose statistics to use; may be left out when the checkpoint has one set.
             think: generate a response before acting; default: what the checkpoint was trained for. A `context` brings
-                its response along, so with one the default is not to think again.
+                its response along, so with one the default is not to think again. Thinking again with a context gives
+                the same words as without, and costs one pass where they are those of the context.
             context: of an earlier call with the same instructions; its response is reused instead of generated.
             reuse_latent: also reuse the context's latent action: only the action expert runs, on the new images.
             num_inference_steps: flow-matching steps; default from the configuration.
@@ -159,7 +157,7 @@ class ActionGenerationMixin:
         features = (self.compiled or self).encode_images(inputs["pixel_values"])
         prompt, mask = self.place_images(inputs["input_ids"], features), inputs["attention_mask"]
         if think:
-            response_ids, latent_actions = self.think(prompt, mask, max_new_tokens)
+            response_ids, latent_actions = self.think(prompt, mask, max_new_tokens, drafts_of(context, max_new_tokens))
         else:
             response_ids = known or [None] * len(prompt)
             turns = [
@@ -251,20 +249,6 @@ class ActionGenerationMixin:
         steps = self.action_expert.flow_steps(num_steps)
         return self.action_expert.sample(latent_actions, pixel_values, noise, state, steps, guidance)
 
-    @contextmanager
-    def decoding_session(self, rows: int, tokens: int, keep: bool = True) -> Iterator[DecodingSession | FixedSession]:
-        """What holds the prompt under way: caches that grow, or fixed ones for so many tokens."""
-        if self.compiled is None:
-            yield DecodingSession(self.language_model, keep)
-        else:
-            with self.compiled.session(rows, tokens) as session:
-                yield session
-
-    @property
-    def padded_to(self) -> int:
-        """Tokens that texts are padded to a multiple of."""
-        return 1 if self.compiled is None else MULTIPLE
-
     def compile_for_inference(
         self,
         rows: Sequence[int] = (1,),
@@ -294,100 +278,6 @@ class ActionGenerationMixin:
         with torch.no_grad():
             return compile_for_inference(self, rows, modes, instruction_tokens, max_new_tokens, kernels, progress)
 
-    def think(
-        self, prompt: torch.Tensor, prompt_mask: torch.Tensor, max_new_tokens: int
-    ) -> tuple[list[list[int]], torch.Tensor]:
-        """Generate each row's response greedily, then decode all action queries in one pass on the same KV cache.
-
-        Args:
-            prompt: (batch, seq, text_hidden_size), left padded; prompt_mask: (batch, seq).
-
-        Returns:
-            The response ids of each row, and C (batch, num_action_queries, text_hidden_size).
-        """
-        turn = max_new_tokens + 1 + self.config.num_action_queries + self.padded_to
-        with self.decoding_session(len(prompt), prompt.shape[1] + turn) as session:
-            rows = self.speak(prompt, prompt_mask, session, max_new_tokens)
-            responses = [self.without_trailing_space(row) for row in rows]
-            spoken, tails = session.filled - prompt.shape[1], []
-            for i, (row, response) in enumerate(zip(rows, responses, strict=True)):
-                turn = self.assistant_turn(response)
-                kept = common_prefix(row[:spoken], turn)
-                session.forget(i, prompt.shape[1] + kept)
-                tails.append(turn[kept:])
-            return responses, self.decode_queries(tails, session)
-
-    def speak(
-        self, prompt: torch.Tensor, mask: torch.Tensor, session: DecodingSession, max_new_tokens: int
-    ) -> list[list[int]]:
-        """Greedy search until the first action query token or the end of the turn (section 3.1, "Decoding strategies").
-
-        Returns:
-            The token ids of each row; the session holds all that were spoken in a step that another followed.
-        """
-        hidden = session.append(prompt, mask, last=1)
-        stop = torch.tensor(self.stop_token_ids, device=prompt.device)
-        speaking = torch.ones(len(prompt), dtype=torch.bool, device=prompt.device)
-        tokens, spoken = [], []  # per step: the token of each row, and whether the row was still speaking
-        while len(tokens) < max_new_tokens:
-            logits = self.language_model.lm_head(hidden[:, -1])
-            logits[:, self.config.image_token_id] = -torch.inf  # an answer holds no picture
-            token = logits.argmax(dim=-1)
-            speaking = speaking & ~torch.isin(token, stop)
-            if not speaking.any():
-                break
-            tokens.append(token)
-            spoken.append(speaking)
-            if len(tokens) < max_new_tokens:  # nothing follows the last token, so it stays out of the cache
-                embeds = self.language_model.embed_tokens(token.unsqueeze(1))
-                hidden = session.append(embeds, speaking.unsqueeze(1), last=1)
-        if not tokens:
-            return [[] for _ in prompt]
-        ids, counts = torch.stack(tokens, dim=1).tolist(), torch.stack(spoken, dim=1).sum(dim=1).tolist()
-        return [row[:count] for row, count in zip(ids, counts, strict=True)]
-
-    def decode_queries(self, tails: list[list[int]], session: DecodingSession, prompt=None, mask=None) -> torch.Tensor:
-        """C from one pass over the tokens up to the last action query (section 3.1, "decoded in parallel").
-
-        Args:
-            tails: per row, the token ids that come after what the session holds; queries last.
-            prompt, mask: what comes before the tails and isn't in the session, (batch, tokens, text_hidden_size) and
-                (batch, tokens).
-
-        Returns:
-            (batch, num_action_queries, text_hidden_size).
-        """
-        ids, tail_mask = self.left_padded(tails)
-        embeds = self.language_model.embed_tokens(ids)
-        if prompt is not None:
-            embeds, tail_mask = torch.cat([prompt, embeds], dim=1), torch.cat([mask, tail_mask], dim=1)
-        return session.append(embeds, tail_mask, last=self.config.num_action_queries).clone()
-
-    def assistant_turn(self, response: list[int] | None) -> list[int]:
-        """The response, exactly one space and all queries; without a response, the queries alone."""
-        spoken = [] if response is None else [*response, *self.processor.space_token_ids]
-        return spoken + self.processor.query_token_ids
-
-    def without_trailing_space(self, ids: list[int]) -> list[int]:
-        """The ids without the white space at their end, which may be a part of the last token."""
-        tokenizer = self.processor.tokenizer
-        while ids:
-            last = tokenizer.decode(ids[-1:])
-            if last == last.rstrip():
-                return ids
-            ids = ids[:-1] + self.processor.encode_text(last.rstrip())
-        return ids
-
-    def response_text(self, ids: list[int] | None) -> str | None:
-        return None if ids is None else self.processor.tokenizer.decode(ids, skip_special_tokens=True).strip()
-
-    def left_padded(self, rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Token ids (batch, tokens) and their mask, padded on the left."""
-        longest = round_up(max(len(row) for row in rows), self.padded_to)
-        ids = [[self.config.query_token_id] * (longest - len(row)) + row for row in rows]
-        mask = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
-        return torch.tensor(ids, device=self.device), torch.tensor(mask, device=self.device)
-
     def initial_noise(self, batch: int, generator, noise) -> torch.Tensor:
         """ε ~ N(0, I), (batch, horizon, action_dim) float32, or the noise given, checked."""
         shape = (batch, self.config.horizon, self.config.action_dim)
@@ -404,11 +294,6 @@ class ActionGenerationMixin:
         if not noise.isfinite().all():
             raise ValueError("noise must be finite, but it holds NaN or infinite values.")
         return noise
-
-    @property
-    def stop_token_ids(self) -> list[int]:
-        """Tokens that end the response: end of turn, and every action query."""
-        return self.config.end_of_turn_ids + self.processor.query_token_ids
 
     def check_context(self, context: ActionContext, text: str | list[str] | None = None) -> None:
         """Refuse what is no context of this model, or one that was made for other instructions."""
@@ -445,10 +330,12 @@ class ActionGenerationMixin:
             raise ValueError("The model is in training mode, where dropout would disturb it; call model.eval() first.")
 
 
+def drafts_of(context: ActionContext | None, max_new_tokens: int) -> tuple[tuple[int, ...], ...] | None:
+    """The context's responses, if there are any and none is too long to be given again."""
+    if context is None or context.response_ids[0] is None:
+        return None
+    return context.response_ids if max(map(len, context.response_ids)) <= max_new_tokens else None
+
+
 def as_rows(text: str | list[str]) -> tuple[str, ...]:
     return (text,) if isinstance(text, str) else tuple(text)
-
-
-def common_prefix(a: list[int], b: list[int]) -> int:
-    """How many leading items the two lists share."""
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
