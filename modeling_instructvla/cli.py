@@ -81,6 +81,10 @@ COMMANDS = {
         "instructvla.training.annotation.annotation_marks:app",
         "Success rates and kinds of errors from the marks on such a sheet.",
     ),
+    "annotation-proof": (
+        "instructvla.evaluation.tabletop.annotation_proof:app",
+        "The annotation pipeline where the truth is known: what its checks find of planted errors.",
+    ),
     "open-loop": (
         "instructvla.training.open_loop_command:app",
         "A checkpoint's action error on recorded episodes, per dimension, with a plot.",
