@@ -16,7 +16,7 @@ from instructvla.training.annotation.annotation_prompt import (
 from instructvla.training.annotation.answer_format import parse_answer
 from instructvla.training.annotation.entry_checks import checked
 
-KNOWN = {"1": "c2343e8ea4c2cf57"}  # version → digest of the words
+KNOWN = {"1": "0d7cca0969cee0e3"}  # version → digest of the words
 EXAMPLES = prompt_words()["examples"]
 
 

@@ -1,17 +1,28 @@
 """Claims about what is asked, and about which episodes nothing is."""
 
 import asyncio
+import base64
+import io
+import json
 
+import numpy as np
 import pytest
+from PIL import Image, ImageSequence
 
 from instructvla.training.annotation.episode_requests import (
     RequestFeed,
+    episode_request,
     episode_requests,
     parse_shard,
     shard_numbers,
 )
-from tests.annotation_answers import BROKEN_PICTURES, NO_INSTRUCTION, changed_episodes, episode_of
-from tests.memory_episodes import bridge_episodes
+from instructvla.training.annotation.token_estimate import estimated_tokens
+from instructvla.training.data.encoded_pictures import encoded
+from instructvla.training.data.episodes import Episode
+from tests.annotation_answers import BROKEN_PICTURES, NO_INSTRUCTION, changed_episodes, episode_of, user_text
+from tests.memory_episodes import SHARED, bridge_episodes
+
+BRIDGE = SHARED / "bridge_vlait"
 
 
 def test_an_episode_is_asked_about_by_its_instruction():
@@ -60,3 +71,34 @@ def test_a_feed_hands_each_request_to_one_task():
         return sorted(seen)
 
     assert asyncio.run(run()) == list(range(5))
+
+
+@pytest.mark.skipif(not BRIDGE.is_dir(), reason=f"{BRIDGE} is absent")
+def test_the_request_about_a_real_episode_is_its_task_and_its_begin_middle_and_end():
+    """VLA-IT's Bridge episode: a small spoon from the basket to the tray, in 28 frames."""
+    with Image.open(BRIDGE / "episode.gif") as film:
+        frames = [frame.convert("RGB") for frame in ImageSequence.Iterator(film)]
+    (record,) = (r for r in json.loads((BRIDGE / "vlait_examples.json").read_text())["examples"] if "frames" in r)
+    episode = Episode(
+        dataset="bridge",
+        episode_id=record["episode_id"],
+        images={"primary": [encoded(np.asarray(frame)) for frame in frames]},
+        actions=np.zeros((len(frames), 7), np.float32),
+        states=None,
+        instructions=[record["instruction"]] * len(frames),
+        control_rate_hz=5.0,
+        file_path=record["file_path"],
+    )
+    request = episode_request(0, episode, camera=None)
+    assert user_text({"messages": request.messages}).splitlines() == [
+        'Instruction: "put small spoon from basket to tray"',
+        "First picture:",
+        "Middle picture:",
+        "Last picture:",
+    ]
+    urls = [part["image_url"]["url"] for part in request.messages[1]["content"] if part["type"] == "image_url"]
+    shown = [Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))) for url in urls]
+    for picture, step in zip(shown, (0, 14, 27), strict=True):
+        assert picture.size == (256, 256)
+        assert np.abs(np.asarray(picture, int) - np.asarray(frames[step], int)).mean() < 3  # JPEG's loss
+    assert 2500 < estimated_tokens(request.messages) < 3500

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from functools import cache
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from instructvla.training.data.episodes import Annotation, Turn
@@ -43,7 +44,7 @@ def parse_answer(text: str) -> Annotation:
         UnusableAnswerError: there is none, or none of the schema.
     """
     problems = ["it holds no JSON object"]
-    for value in [*reversed(list(json_objects(text))), *repaired(text)]:
+    for value in chain(reversed(list(json_objects(text))), repaired(text)):
         errors = [error for error in validator().iter_errors(value) if error.validator not in FORGIVEN]
         if not errors:
             return annotation_of(value)
