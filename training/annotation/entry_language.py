@@ -7,7 +7,7 @@ from types import ModuleType
 
 from instructvla.training.annotation.command_words import WORD
 
-KNOWN_SHARE = 0.7  # of its words, from which on a text is in a language; names and slips are the rest
+KNOWN_SHARE = 0.65  # of its words, from which on a text is in a language; names and slips are the rest
 FEWEST_TELLING = 2  # words; a single one may be a name
 MEMORY = 100_000  # words
 

@@ -138,9 +138,9 @@ def mentions(tokens: Sequence[str]) -> list[Mention]:
     """
     found = []
     for start, end, run in noun_runs(tokens):
-        if end < len(tokens) and is_generic(tokens[end]):
-            continue
         noun, word = run[-1]
+        if end < len(tokens) and (is_generic(tokens[end]) or (word in attribute_values() and continues(tokens[end]))):
+            continue
         before = [*leading(tokens, start), *(word for _, word in run[:-1])]
         found.append(Mention(noun, word, frozenset(name for name, _ in run[:-1]), attributes(before)))
     return found
@@ -158,6 +158,11 @@ def noun_runs(tokens: Sequence[str]) -> Iterator[tuple[int, int, list[tuple[str,
         if run:
             yield start, place, run
         place += not run
+
+
+def continues(token: str) -> bool:
+    """Whether a noun phrase goes on with a word."""
+    return token not in word_list("boundaries") and token not in word_list("fillers")
 
 
 def is_generic(token: str) -> bool:
@@ -191,8 +196,7 @@ def leading(tokens: Sequence[str], start: int) -> list[str]:
     """The words before a noun that may tell its attributes."""
     found: list[str] = []
     for token in reversed(tokens[max(0, start - ATTRIBUTES_REACH) : start]):
-        is_attribute = token in attribute_values()
-        if not is_attribute and (token in word_list("boundaries") or token in word_list("fillers")):
+        if not (token in attribute_values() or continues(token)):
             break
         found.insert(0, token)
     return found
