@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from tests.annotation_answers import (
     good,
 )
 from tests.chat_server import MODEL, Behaviour, ChatServer
+from tests.memory_episodes import bridge_episodes
 
 COUNT = 8
 
@@ -209,6 +211,19 @@ def test_without_one_usable_answer_the_command_says_so(dataset, tmp_path):
         result = annotate(dataset, server, tmp_path, "--asks", "1")
     assert "has no answer that can be used yet" in error_of(result)
     assert len(server.requests) == 7
+
+
+def test_units_and_names_may_be_put_right_when_answers_are_paid_for_but_not_what_the_model_was_shown():
+    def settings(**changes):
+        given = {"cameras": {"primary": "image"}, "state": {"scale": 1}, "dataset": "mine", "instruction": "text"}
+        reader = bridge_episodes(2)
+        reader.mapping = replace(reader.mapping, given=given | changes)
+        return annotate_command.journal_settings(reader, "train", MODEL, "primary", {})
+
+    before = settings()
+    assert before["mapping"] == {"cameras": {"primary": "image"}, "instruction": "text"}
+    assert settings(state={"scale": 1000}, dataset="ours") == before
+    assert settings(instruction="other") != before
 
 
 def test_parameters_are_json_or_texts():

@@ -31,6 +31,8 @@ from instructvla.training.data.dataset_statistics import DescribedReader
 from instructvla.training.data.message_groups import few
 from instructvla.training.data.readers import open_episodes
 
+SHOWN_OF_MAPPING = ("cameras", "instruction", "drop_steps")  # the rest, such as units, may be put right later
+
 app = typer.Typer(add_completion=False)
 
 
@@ -38,11 +40,13 @@ def journal_settings(
     reader: DescribedReader, split: str, model: str, camera: str, parameters: dict[str, Any]
 ) -> dict[str, Any]:
     """What answers follow from: of other settings, a journal's answers can't be mixed with this run's."""
+    origin = dict(reader.provenance)
+    mapping = origin.pop("mapping", {})
     return {
-        "dataset": reader.description.dataset,
         "split": split,
         "episodes": len(reader),
-        **reader.provenance,
+        **origin,
+        "mapping": {key: mapping[key] for key in SHOWN_OF_MAPPING if key in mapping},
         "camera": camera,
         "model": model,
         "parameters": parameters,
