@@ -76,6 +76,7 @@ def test_another_judge_needs_another_folder(dataset, tmp_path, monkeypatch):
         (("--model", "m"), "are of the judge"),
         (("--language", "klingon"), "'klingon' is no language"),
         (("--most-copies", "0"), "most_copies is 0"),
+        (("--sheet", "."), "--sheet . is a folder; give the file to write"),
     ],
 )
 def test_options_that_can_not_be_are_refused(dataset, arguments, message):

@@ -128,6 +128,13 @@ def require_judge(judge: bool, endpoint: str | None, model: str | None) -> None:
         raise ValueError("--endpoint and --model are of the judge; add --judge, or leave them out.")
 
 
+def require_files(**options: Path | None) -> None:
+    """Before anything is read: what is written must not be a folder."""
+    for name, path in options.items():
+        if path is not None and path.is_dir():
+            raise ValueError(f"--{name} {path} is a folder; give the file to write.")
+
+
 @app.command()
 def main(
     source: Annotated[str, typer.Argument(help="VLA-IT's annotation JSON, or a dataset as `prepare` reads it.")],
@@ -161,6 +168,7 @@ def main(
     """Check annotations entry by entry; print what is rejected and why, write what is left, and a sheet to mark."""
     with errors_on_stderr():
         require_judge(judge, endpoint, model)
+        require_files(rejections=rejections, report=report, sheet=sheet)
         settings = CheckSettings(tuple(language or CheckSettings.languages), most_entries or None, most_copies)
         opened = open_source(source, mapping, split, dataset, revision, vla_it or (), camera, workers)
         check, rejected = check_source(opened, settings)

@@ -17,6 +17,8 @@ from instructvla.training.annotation.object_words import is_generic, is_kind
 from instructvla.training.data.episodes import Annotation, Turn
 
 ENGLISH = "en"
+MOST_WORDS = {"caption": 80, "question": 80, "answer": 50}  # far beyond what is asked for: a model that rambles
+FEWEST_WORDS = {"caption": 3, "question": 2, "answer": 1}
 
 
 class Kind(StrEnum):
@@ -88,10 +90,6 @@ class Checked(NamedTuple):
 
     annotation: Annotation
     rejections: list[Rejection]
-
-
-MOST_WORDS = {"caption": 80, "question": 80, "answer": 50}  # far beyond what is asked for: a model that rambles
-FEWEST_WORDS = {"caption": 3, "question": 2, "answer": 1}
 
 
 @dataclass(frozen=True)
