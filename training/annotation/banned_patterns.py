@@ -37,6 +37,7 @@ MARKUP = re.compile(
     r"```|</?\w+>|\\[nt\"]|[{}\[\]]|\*\*|^#+ |https?://|�|\b(?:n/?a|todo|tbd|lorem ipsum)\b", re.IGNORECASE
 )
 SEQUENCE = re.compile(r"\b(?:after (?:you|that)|before you|first|second|then|later|step|steps)\b")  # of actions
+WHY = re.compile(r"\b(?:because|since|so that)\b[^.!?]*")  # a reason, which leaves no choice
 SHORTEST_ANSWER = 2  # words without which an answer can't be said to be inside its context
 
 
@@ -67,7 +68,7 @@ def answer_inside(context: str, answer: str) -> str | None:
     core = " ".join(normalised(promised(answer) or ""))
     if len(core.split()) < SHORTEST_ANSWER or f" {core} " not in f" {' '.join(normalised(context))} ":
         return None
-    plain = joined(context)
+    plain = WHY.sub(" ", joined(context))
     leaves_a_choice = NEGATION.search(plain) or SEQUENCE.search(plain) or len(list(clauses(plain))) > 1
     return None if leaves_a_choice else core
 
