@@ -20,7 +20,11 @@ def found(tmp_path):
     broken = {"kind": BROKEN, "number": 0, "reason": BROKEN}
     log = [
         {"episode": 0, "ask": 1, "planted": [broken]},
-        {"episode": 0, "ask": 2, "planted": [error, {"kind": "cc", "number": 0, "reason": "chained actions"}]},
+        {
+            "episode": 0,
+            "ask": 2,
+            "planted": [error, {"kind": "cc", "number": 0, "reason": "chained actions", "text": "g | h"}],
+        },
         {"episode": 1, "ask": 1, "planted": []},
     ]
     rejections = [
@@ -39,8 +43,9 @@ def test_recall_is_of_what_was_planted_and_precision_of_what_was_rejected(found)
     assert (findings.broken, findings.repeated) == (1, 1)
 
 
-def test_true_entries_that_were_rejected_are_told(found):
+def test_what_was_missed_and_true_entries_that_were_rejected_are_told(found):
     findings, rejections = found
+    assert findings.missed() == ["  chained actions: g | h"]
     assert list(false_alarms(rejections, findings)) == ["  language (f): d | e"]
 
 

@@ -5,7 +5,6 @@ stage 2 does. Every error is known, so that precision and recall of the checks c
 """
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,19 +39,19 @@ class Findings:
     """What the checks found of the errors that were planted.
 
     Args:
-        planted: place → reason for which it should be rejected, in the answers that were used.
+        planted: place → error, in the answers that were used.
         rejected: place → reason for which it was.
         broken, repeated: answers without JSON, and how many of them were asked for again.
     """
 
-    planted: Mapping[Place, str]
+    planted: Mapping[Place, Planted]
     rejected: Mapping[Place, str]
     broken: int
     repeated: int
 
     def recall(self, reason: str) -> Rate:
         """Of the errors of a kind, those whose entries were rejected for any reason."""
-        places = [place for place, planted in self.planted.items() if planted == reason]
+        places = [place for place, planted in self.planted.items() if planted.reason == reason]
         return Rate(sum(place in self.rejected for place in places), len(places))
 
     def precision(self, reason: str) -> Rate:
@@ -66,10 +65,14 @@ class Findings:
         both = len(self.planted.keys() & self.rejected.keys())
         return Rate(both, len(self.rejected)), Rate(both, len(self.planted))
 
+    def missed(self) -> list[str]:
+        """Errors that no check found."""
+        return [f"  {one.reason}: {one.text}" for place, one in self.planted.items() if place not in self.rejected]
+
     def lines(self) -> Iterator[str]:
         """A row for each reason."""
         yield f"{'':<32}{'recall':<28}{'precision':<28}"
-        for reason in sorted({*self.planted.values(), *self.rejected.values()}):
+        for reason in sorted({*(one.reason for one in self.planted.values()), *self.rejected.values()}):
             yield f"{reason:<32}{told(self.recall(reason)):<28}{told(self.precision(reason)):<28}".rstrip()
         precision, recall = self.total
         yield f"{'all entries':<32}{told(recall):<28}{told(precision):<28}".rstrip()
@@ -89,7 +92,7 @@ def findings(log: Path, rejections: Path) -> Findings:
     is_broken = {place: any(one.reason == BROKEN for one in planted) for place, planted in answers.items()}
     return Findings(
         planted={
-            (episode, one.kind, one.number): one.reason
+            (episode, one.kind, one.number): one
             for episode, ask in last.items()
             for one in answers[episode, ask]
             if one.reason != BROKEN
@@ -146,17 +149,17 @@ def main(
     episodes: Annotated[int, typer.Option(min=1, help="Of the scripted expert.")] = 10,
     seed: Annotated[int, typer.Option(min=0, help="Of the episodes, and of the errors.")] = 0,
     noise: Annotated[float, typer.Option(help="Probability of an error in an entry, and of a broken answer.")] = 0.3,
-    show: Annotated[int, typer.Option(min=0, help="True entries to print that were rejected.")] = 5,
+    show: Annotated[int, typer.Option(min=0, help="Missed errors, and rejected true entries, to print.")] = 5,
 ) -> None:
     """Annotate simulated episodes with known errors, and print what the checks find of them."""
     with errors_on_stderr():
         found = proof(output, episodes, seed, noise)
         alarms = list(false_alarms(json_lines(output / ANNOTATED / REJECTIONS), found))
-        counts = Counter(found.planted.values())
-        typer.echo(f"\n{episodes} episodes, {counts.total()} errors planted, {found.broken} answers broken")
+        typer.echo(f"\n{episodes} episodes, {len(found.planted)} errors planted, {found.broken} answers broken")
         typer.echo("\n".join(found.lines()))
-        if alarms[:show]:
-            typer.echo("\n".join([f"{len(alarms)} true entries were rejected, such as:", *alarms[:show]]))
+        for what, entries in (("errors were missed", found.missed()), ("true entries were rejected", alarms)):
+            if entries[:show]:
+                typer.echo("\n".join([f"{len(entries)} {what}, such as:", *entries[:show]]))
         typer.echo("\n".join(["stage 2 draws from what was kept:", *stage_2_lines(output)]))
 
 

@@ -1,7 +1,7 @@
 """Errors as an annotating model makes them, put into true answers on purpose: what checks should find is known then."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -17,7 +17,29 @@ KEYS = {kind: key for kind, field in FIELDS.items() for key, of in TURNS.items()
 FOREIGN = (
     "Das mache ich sofort, denn hier liegt alles, was man dafür braucht.",
     "Subito, qui sul tavolo ci sono tutte le cose che servono.",
+    "Eu vou pegar a maçã que está em cima da mesa.",
+    "Ik pak het meteen voor je op.",
+    "Już podnoszę to ze stołu.",
 )
+ROBOTS = (
+    "{caption}, and a robot arm above them.",
+    "a gripper holds one of these: {caption}.",
+    "{caption}, with a mechanical claw in the corner.",
+    "the end effector is near {caption}.",
+)
+CHAINS = (
+    "I will {instruction}, and then wipe the table.",
+    "I will {instruction} and after that push the chair back.",
+    "I will {instruction}, then clean the sponge.",
+    "First I will {instruction}. Next I will fold the towel.",
+)
+TELLING_CONTEXTS = (
+    "It is late, so {instruction}.",
+    "My guests will be here soon. Could you {instruction}?",
+    "Please {instruction}, because I have no time for it.",
+)
+REPETITIONS = ("{instruction}.", "please {instruction}", "Robot, {instruction} now!", "could you {instruction}?")
+COPIES = ("{question}, please", "so, {question}", "now {question}")
 BROKEN = "broken JSON"
 KEPT_SHARE = 0.4  # of a broken answer's characters
 
@@ -29,11 +51,13 @@ class Planted(NamedTuple):
         kind: of the entry, or `BROKEN`.
         number: of the entry among those of its kind, from 0.
         reason: for which a check should reject it.
+        text: of the spoilt entry.
     """
 
     kind: str
     number: int
     reason: str
+    text: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,16 +85,19 @@ class Entry:
     def before(self) -> dict[str, str]:
         return self.answer[KEYS[self.kind]][self.number - 1]
 
+    def one_of(self, texts: Sequence[str]) -> str:
+        return texts[self.rng.integers(len(texts))]
+
 
 Turned = dict[str, str] | str | None  # the spoilt entry; None where the error doesn't fit
 
 
 def with_robot(entry: Entry) -> Turned:
-    return f"{entry.answer['caption'].rstrip('.')}, and a robot arm above them."
+    return entry.one_of(ROBOTS).format(caption=entry.answer["caption"].rstrip("."))
 
 
 def in_another_language(entry: Entry) -> Turned:
-    foreign = str(entry.rng.choice(FOREIGN))
+    foreign = entry.one_of(FOREIGN)
     return foreign if entry.kind is Kind.CAPTION else entry.turn | {"answer": foreign}
 
 
@@ -78,24 +105,25 @@ def with_another_object(entry: Entry) -> Turned:
     target = handled_title(entry.instruction)
     if target is None:
         return None
-    others = [title for title in all_titles() if title.split()[-1] not in entry.instruction.split()]
-    return entry.turn | {"answer": f"I will {entry.instruction.replace(target, str(entry.rng.choice(others)), 1)}."}
+    others = [title for title in all_titles() if in_words(title, entry.instruction) is None]
+    return entry.turn | {"answer": f"I will {entry.instruction.replace(target, entry.one_of(others), 1)}."}
 
 
 def chained(entry: Entry) -> Turned:
-    return entry.turn | {"answer": f"I will {entry.instruction}, and then wipe the table."}
+    return entry.turn | {"answer": entry.one_of(CHAINS).format(instruction=entry.instruction)}
 
 
 def with_the_answer_inside(entry: Entry) -> Turned:
-    return entry.turn | {"question": f"It is late, so {entry.instruction}."}
+    return entry.turn | {"question": entry.one_of(TELLING_CONTEXTS).format(instruction=entry.instruction)}
 
 
 def repeating(entry: Entry) -> Turned:
-    return entry.turn | {"question": f"{entry.instruction.capitalize()}."}
+    return entry.turn | {"question": entry.one_of(REPETITIONS).format(instruction=entry.instruction)}
 
 
 def doubled(entry: Entry) -> Turned:
-    return entry.before | {"question": f"{entry.before['question'].rstrip('.?! ')}, please."}
+    question = entry.before["question"].rstrip(".?! ")
+    return entry.before | {"question": entry.one_of(COPIES).format(question=question)}
 
 
 SPOILERS: Mapping[Reason, tuple[tuple[Kind, ...], Callable[[Entry], Turned]]] = {
@@ -125,7 +153,7 @@ def spoilt(answer: Answer, instruction: str, noise: float, rng: np.random.Genera
             made = SPOILERS[Reason(reason)][1](Entry(answer, kind, number, instruction, rng))
             if made is not None:
                 put(answer, kind, number, made)
-                planted.append(Planted(kind, number, str(reason)))
+                planted.append(Planted(kind, number, str(reason), shown(made)))
                 break
     return answer, planted
 
@@ -135,6 +163,11 @@ def put(answer: Answer, kind: Kind, number: int, entry: dict[str, str] | str) ->
         answer["caption"] = entry
     else:
         answer[KEYS[kind]][number] = entry
+
+
+def shown(entry: dict[str, str] | str) -> str:
+    """On one line."""
+    return entry if isinstance(entry, str) else f"{entry['question']} | {entry['answer']}"
 
 
 def broken(text: str) -> str:
