@@ -1,0 +1,86 @@
+"""FLOPs of an action: what is computed, counted operation by operation, is the least that it can be had for."""
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from instructvla.configuration_instructvla import InstructVLAConfig
+from instructvla.decoding_session import DecodingSession, FixedSession
+from instructvla.evaluation.action_flops import action_flops, expert_layer
+from instructvla.modeling_instructvla import InstructVLAForConditionalGeneration
+from instructvla.nano import untrained_nano
+
+PROMPT = 297  # tokens of a usual instruction with its image
+
+
+@pytest.fixture(scope="module")
+def full_size():
+    """The released size, without any memory: shapes alone."""
+    with torch.device("meta"):
+        return InstructVLAForConditionalGeneration(InstructVLAConfig())
+
+
+def counted(work) -> int:
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops()
+
+
+def stages(model, prompt: int, words: int | None, session) -> dict[str, int]:
+    """FLOPs of each stage as it is computed, on inputs without meaning."""
+    config, device = model.config, model.device
+    size, queries = config.text_config.hidden_size, config.num_action_queries
+    images = torch.zeros(1, 3, *[config.vision_config.image_size] * 2, device=device)
+
+    def append(tokens: int, last: int):
+        ones = torch.ones(1, tokens, dtype=torch.long, device=device)
+        return session.append(torch.zeros(1, tokens, size, device=device), ones, last)
+
+    found = {"images": counted(lambda: model.encode_images(images))}
+    if words is None:
+        found["prompt and queries"] = counted(lambda: append(prompt + queries, queries))
+    else:
+        choose = model.next_tokens
+        found["prompt"] = counted(lambda: append(prompt, 1))
+        found["words"] = counted(lambda: [choose(append(1, 1)[:, -1]) for _ in range(words)])
+        found["words"] += counted(lambda: choose(torch.zeros(1, size, device=device)))
+        found["queries"] = counted(lambda: append(queries + 1, queries))
+    latent = torch.zeros(1, queries, size, device=device)
+    side = config.action_vision_config.image_size
+    seen = torch.zeros(1, len(config.cameras), 3, side, side, device=device)
+    state = None if config.state_dim is None else torch.zeros(1, config.state_dim, device=device)
+    noise = torch.zeros(1, config.horizon, config.action_dim, device=device)
+    found["action expert"] = counted(lambda: model.action_expert.sample(latent, seen, noise, state))
+    return found
+
+
+@pytest.mark.parametrize("words", [None, 2])
+def test_a_full_size_action_is_within_two_percent_of_the_minimum(full_size, words):
+    """With fixed caches and a padded prompt, as on a GPU."""
+    padded = -(-PROMPT // 8) * 8
+    session = FixedSession(full_size.language_model, 1, padded + 128)
+    found, least = stages(full_size, padded, words, session), action_flops(full_size.config, PROMPT, words)
+    assert list(found) == list(least)
+    assert sum(least.values()) <= sum(found.values()) <= 1.02 * sum(least.values())
+
+
+@pytest.mark.parametrize("words", [None, 3])
+@pytest.mark.parametrize("experts", [1, 2])
+def test_stages_without_padding_cost_exactly_what_is_counted(words, experts):
+    model = untrained_nano(adapter_config={"experts": experts})
+    found = stages(model, 40, words, DecodingSession(model.language_model))
+    least = action_flops(model.config, 40, words)
+    prefix = model.config.num_action_queries + model.config.action_vision_config.num_patches
+    least["action expert"] += expert_layer(model.config, 0, prefix, prefix)  # its top layer's outputs are not read
+    assert found == pytest.approx(least, rel=1e-3)
+
+
+def test_an_action_of_the_released_size_takes_more_than_three_teraflop():
+    assert 3e12 < sum(action_flops(InstructVLAConfig(), PROMPT).values()) < 3.6e12
+
+
+def test_stems_are_refused():
+    config = untrained_nano().config
+    config.stem_channels = [8]
+    with pytest.raises(ValueError, match="stems are not counted"):
+        action_flops(config, 40)
