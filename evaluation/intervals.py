@@ -10,8 +10,8 @@ def wilson_interval(successes: float, trials: int, confidence: float = 0.95) -> 
     """Wilson's score interval of a rate (Wilson 1927; without continuity correction).
 
     Args:
-        successes: how many trials succeeded; of scores from 0 to 1 their sum, which gives an interval that is rather too
-            wide.
+        successes: how many trials succeeded; of scores from 0 to 1 their sum, which gives an interval that is rather
+            too wide.
         trials: how many there were.
         confidence: share of such intervals that hold the true rate.
 

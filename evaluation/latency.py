@@ -8,7 +8,7 @@ import json
 import platform
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,10 +19,13 @@ import typer
 from tqdm import tqdm
 
 from instructvla.command_errors import errors_on_stderr
+from instructvla.compiled_inference import MODES
 from instructvla.evaluation.decision_cadence import Cadence
 from instructvla.evaluation.demo_scene import draw_tabletop_scene
 from instructvla.evaluation.doctor import choose_device
 from instructvla.evaluation.one_picture import DEFAULT_INSTRUCTION, load_model
+from instructvla.evaluation.roofline import Peaks
+from instructvla.evaluation.stage_latency import measure_stages, stage_table
 from instructvla.evaluation.weights_fingerprint import weights_fingerprint
 
 NANO = "nano"
@@ -120,13 +123,18 @@ def measure_latency(
     return Latency(setting, tuple(times[warm_up:]), tuple(words))
 
 
-def latency_table(found: Sequence[Latency]) -> str:
-    """A row per setting, with the paper's rate beside."""
-    lines = [f"{'':<24}{'p50, ms':>10}{'p99, ms':>10}{'Hz':>9}{'paper, A100':>13}{'tokens':>8}"]
+def latency_table(found: Sequence[Latency], horizon: int) -> str:
+    """A row per setting, with the paper's rate beside, and the rate where all actions of a chunk are executed."""
+    lines = [
+        f"{'':<24}{'p50, ms':>10}{'p99, ms':>10}{'Hz':>9}{'paper, A100':>13}{f'chunks of {horizon}':>14}{'tokens':>8}"
+    ]
     for one in found:
         tokens = f"{np.mean(one.words):.0f}" if one.words else "–"
         times = f"{one.percentile(50):>10.1f}{one.percentile(99):>10.1f}"
-        lines.append(f"{one.setting:<24}{times}{one.hertz:>9.2f}{PAPER_HZ[one.setting]:>13.2f}{tokens:>8}")
+        lines.append(
+            f"{one.setting:<24}{times}{one.hertz:>9.2f}{PAPER_HZ[one.setting]:>13.2f}"
+            f"{horizon * one.hertz:>14.1f}{tokens:>8}"
+        )
     return "\n".join(lines)
 
 
@@ -154,6 +162,8 @@ def main(
     warm_up: Annotated[int, typer.Option(min=0, help="Steps that are not measured.")] = WARM_UP,
     steps: Annotated[int, typer.Option(min=1, help="Measured steps.")] = STEPS,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 50,
+    compiled: Annotated[bool, typer.Option("--compile/--no-compile", help="On fixed shapes; CUDA graphs.")] = False,
+    stage_repeats: Annotated[int, typer.Option(min=1, help="Actions that the stages are measured on.")] = 10,
     output: Annotated[Path | None, typer.Option(help="Also write the numbers as JSON.")] = None,
 ) -> None:
     """Measure the time per action in the paper's three settings."""
@@ -165,16 +175,26 @@ def main(
         place = choose_device(device)
         chosen = DTYPES[dtype or ("fp32" if place.type == "cpu" else "bf16")]
         loaded = load_model(None if model == NANO else model, revision).to(place, chosen)
+        if compiled:
+            typer.echo(loaded.compile_for_inference(modes=MODES, max_new_tokens=max_new_tokens))
         with tqdm(total=len(SETTINGS) * (warm_up + steps), unit="action") as bar:
             found = [measure_latency(loaded, name, warm_up, steps, max_new_tokens, bar) for name in SETTINGS]
         about = environment(loaded)
-        typer.echo(latency_table(found))
+        peaks, costs = Peaks.measured(place, chosen), measure_stages(loaded, stage_repeats)
+        typer.echo(latency_table(found, loaded.config.horizon))
+        typer.echo("\n" + stage_table(costs, peaks) + "\n")
         typer.echo(
             f"{model}, {about['parameters'] / 1e6:.1f} M parameters, {about['dtype']}, {about['device']}, "
             f"{warm_up} steps of warm-up and {steps} measured, one action per call"
         )
         if output is not None:
-            record = {"model": model, "environment": about, "warm_up": warm_up, "rows": [one.record() for one in found]}
+            record = {
+                "model": model,
+                "environment": about | {"compiled": compiled, **asdict(peaks)},
+                "warm_up": warm_up,
+                "rows": [one.record() for one in found],
+                "stages": [cost.record(peaks) for cost in costs],
+            }
             output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 

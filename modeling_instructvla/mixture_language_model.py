@@ -64,9 +64,9 @@ def make_linear(adapters: AdapterConfig, name: str, in_features: int, out_featur
     )
 
 
-def keep_last(gates: torch.Tensor | None, last: int) -> torch.Tensor | None:
-    """λ of the last tokens; gates that are the same for all tokens stay as they are."""
-    return gates if gates is None or gates.shape[1] == 1 else gates[:, -last:]
+def of_last(tokens: torch.Tensor | None, last: int | None) -> torch.Tensor | None:
+    """What belongs to the last tokens of (batch, seq, …); what is the same for all tokens stays as it is."""
+    return tokens if last is None or tokens is None or tokens.shape[1] == 1 else tokens[:, -last:]
 
 
 def rotated(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
@@ -92,14 +92,14 @@ class MixtureAttention(nn.Module):
         self.v_proj = linear("v_proj", config.hidden_size, key_size, bias=True)
         self.o_proj = linear("o_proj", query_size, config.hidden_size, bias=False)
 
-    def forward(self, hidden, gates, mask, rotary, cache, last: int) -> torch.Tensor:
-        """What the `last` tokens see of all: (batch, last, hidden_size)."""
+    def forward(self, hidden, gates, mask, rotary, cache, last: int | None) -> torch.Tensor:
+        """What the `last` tokens, or all, see of all: (batch, last or seq, hidden_size)."""
         heads = (*hidden.shape[:-1], -1, self.head_dim)
         key = self.k_proj(hidden, gates).view(heads).transpose(1, 2)  # (batch, heads, seq, head_dim)
         value = self.v_proj(hidden, gates).view(heads).transpose(1, 2)
-        asking, asking_gates = hidden[:, -last:], keep_last(gates, last)
+        asking, asking_gates = of_last(hidden, last), of_last(gates, last)
         query = self.q_proj(asking, asking_gates).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
-        query, key = rotated(query, *(part[:, -last:] for part in rotary)), rotated(key, *rotary)
+        query, key = rotated(query, *(of_last(part, last) for part in rotary)), rotated(key, *rotary)
         if cache is not None:
             key, value = cache.update(key, value, self.layer_idx)
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
@@ -135,10 +135,9 @@ class MixtureDecoderLayer(GradientCheckpointingLayer):
 
     def forward(self, hidden, gates, mask, rotary, past_key_values=None, last: int | None = None) -> torch.Tensor:
         """Of the `last` tokens, all by default; they attend to all. `mask` is that of these tokens."""
-        last = hidden.shape[1] if last is None else last
         attended = self.self_attn(self.input_layernorm(hidden), gates, mask, rotary, past_key_values, last)
-        hidden = hidden[:, -last:] + attended
-        return hidden + self.mlp(self.post_attention_layernorm(hidden), keep_last(gates, last))
+        hidden = of_last(hidden, last) + attended
+        return hidden + self.mlp(self.post_attention_layernorm(hidden), of_last(gates, last))
 
 
 class MixtureLanguageModel(Qwen2PreTrainedModel):
@@ -247,7 +246,7 @@ class MixtureLanguageModel(Qwen2PreTrainedModel):
         """All layers; of the last one, only what the `last` tokens need."""
         *lower, top = self.layers
         for layer in lower:
-            hidden = layer(hidden, gates, mask, rotary, past_key_values=cache)
+            hidden = layer(hidden, gates, mask, rotary, past_key_values=cache, last=None)
         mask = mask if last is None else self.mask_of_last(mask, last, hidden)
         return self.norm(top(hidden, gates, mask, rotary, past_key_values=cache, last=last))
 

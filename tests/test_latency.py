@@ -6,7 +6,7 @@ from math import isclose
 import pytest
 from typer.testing import CliRunner
 
-from instructvla.evaluation import latency
+from instructvla.evaluation import latency, roofline
 from instructvla.evaluation.latency import SETTINGS, Latency, app, latency_table, measure_latency
 from tests.tabletop_policies import shared_model
 
@@ -43,18 +43,24 @@ def test_rates_are_over_all_measured_steps():
     one = Latency("action only", (10.0, 10.0, 10.0, 70.0), ())
     assert isclose(one.hertz, 40) and one.percentile(50) == 10
     assert one.record()["p99_ms"] > 60 and one.record()["tokens_per_answer"] is None
-    row = latency_table([one]).splitlines()[1].split()
-    assert row == ["action", "only", "10.0", "68.2", "40.00", "3.50", "–"]
+    row = latency_table([one], horizon=16).splitlines()[1].split()
+    assert row == ["action", "only", "10.0", "68.2", "40.00", "3.50", "640.0", "–"]
 
 
 def test_the_command_prints_and_writes_all_settings(tmp_path, monkeypatch):
     monkeypatch.setattr(latency, "load_model", lambda *_: shared_model())
+    monkeypatch.setattr(roofline, "MATMUL_SIDES", {"cpu": (64,)})
+    monkeypatch.setattr(roofline, "COPY_BYTES", {"cpu": 2**20})
     output = tmp_path / "latency.json"
-    options = ["--warm-up", "1", "--steps", "2", "--max-new-tokens", "2", "--device", "cpu", "--output", str(output)]
+    options = ["--warm-up", "1", "--steps", "2", "--max-new-tokens", "2", "--device", "cpu", "--stage-repeats", "1"]
+    options += ["--output", str(output)]
     result = CliRunner().invoke(app, ["nano", *options])
     assert result.exit_code == 0, result.output
     record = json.loads(output.read_text())
     assert [row["setting"] for row in record["rows"]] == list(SETTINGS) and record["environment"]["dtype"] == "float32"
+    stages = [row["stage"] for row in record["stages"]]
+    assert stages[-1] == "action expert" and all(row["gflop"] > 0 for row in record["stages"][1:])
+    assert all(name in result.stdout for name in [*SETTINGS, *stages, "measured peaks"])
     assert all(name in result.stdout for name in SETTINGS) and "1 steps of warm-up and 2 measured" in result.stdout
 
 

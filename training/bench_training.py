@@ -25,6 +25,7 @@ from instructvla.compiled_layers import compile_layers
 from instructvla.configuration_instructvla import InstructVLAConfig
 from instructvla.configuration_sections import require
 from instructvla.evaluation.bench import mid_size_fields
+from instructvla.evaluation.roofline import MatmulPeak, synchronize, timed
 from instructvla.modeling_instructvla import InstructVLAForConditionalGeneration
 from instructvla.nano import random_model
 from instructvla.training.trainable_parts import STAGE_1, STAGE_2, train_only
@@ -36,7 +37,6 @@ VARIANTS = ("plain", "compile", "checkpointing", "compile+checkpointing")
 SIZES = ("nano", "mid", "full")
 PROMPT_WORDS, ANSWER_WORDS = 60, 20  # tokens around the picture and before the queries, as a robot sample has them
 MAX_GRAD_NORM = 1.0
-PEAK_SIDES = {"cpu": (1024, 2048), "cuda": (8192,)}  # of the square matrices
 
 
 @dataclass(frozen=True)
@@ -115,33 +115,6 @@ def random_batch(config: InstructVLAConfig, rows: int, device: torch.device) -> 
         "action_pixel_values": torch.rand(rows, 1, 3, expert_size, expert_size, generator=generator),
     }
     return {name: tensor.to(device) for name, tensor in batch.items()}
-
-
-def synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def timed(work: Callable[[], Any], device: torch.device) -> float:
-    """Seconds of one call."""
-    synchronize(device)
-    start = time.perf_counter()
-    work()
-    synchronize(device)
-    return time.perf_counter() - start
-
-
-class MatmulPeak:
-    """FLOP/s of square matrix products, the yardstick."""
-
-    def __init__(self, device: torch.device):
-        self.device = device
-        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-        self.matrices = [torch.rand(side, side, device=device, dtype=dtype) for side in PEAK_SIDES[device.type]]
-
-    def measure(self) -> float:
-        """Of the best size."""
-        return max(2 * len(m) ** 3 / timed(lambda m=m: m @ m, self.device) for m in self.matrices)
 
 
 class TrainingStep:
