@@ -23,6 +23,7 @@ from instructvla.modeling_instructvla import InstructVLAForConditionalGeneration
 from instructvla.nano import untrained_nano
 
 INSTRUCTION = "put the spoon on the towel"
+ACTION_ONLY, WITH_WORDS = "action only: everything", "think, then act: everything"
 
 
 def mid_size_fields() -> dict[str, Any]:
@@ -129,6 +130,44 @@ class Bench:
         times = expert.action_embedding.embed_time(steps.times)
         return integrate(lambda x, step: expert.velocity(x, times[step, None], mask, **reusable), self.noise, steps)
 
+    def act(self, think: bool) -> torch.Tensor:
+        """A normalised chunk, as `generate_action` computes it from prepared inputs."""
+        model = self.model
+        latent = self.think()[1] if think else self.queries_alone()
+        return model.sample_actions(latent, self.pixels, None, self.noise, None)
+
+    def queries_alone(self) -> torch.Tensor:
+        model = self.model
+        with model.decoding_session(1, self.prompt.shape[1] + model.config.num_action_queries, keep=False) as session:
+            return model.decode_queries([model.assistant_turn(None)], session, self.embed(), self.mask)
+
+    def act_straightforwardly(self, think: bool) -> torch.Tensor:
+        """The same without any reuse: the whole sequence with its image is encoded anew for every word and for the
+        queries, each time with the vocabulary's logits everywhere; the tower runs all its blocks, and the action expert
+        sees its prefix anew in every flow step."""
+        model, expert = self.model, self.model.action_expert
+
+        def encode(tokens: list[int]) -> torch.Tensor:
+            embeds = self.embed()
+            if tokens:
+                embeds = torch.cat([embeds, model.language_model.embed_tokens(torch.tensor([tokens]))], dim=1)
+            hidden = model.language_model(embeds, torch.ones(embeds.shape[:2], dtype=torch.long))
+            model.language_model.lm_head(hidden).argmax(dim=-1)
+            return hidden
+
+        words = self.response if think else []
+        for spoken in range(len(words)):
+            encode(words[:spoken])
+        latent = encode(model.assistant_turn(words if think else None))[:, -model.config.num_action_queries :]
+        prefix, images = expert.embed_prefix(latent, self.pixels, None), self.pixels.flatten(0, 1)
+        skipped = model.config.action_vision_config.depth - len(expert.vision.blocks)
+        tokens, condition = expert.vision.embed(images), latent.mean(dim=1, keepdim=True)
+        for _ in range(skipped):  # as costly as the blocks above the features, which a checkpoint here doesn't hold
+            expert.vision.blocks[-1](tokens, condition)
+        mask, steps = expert.attention_mask(prefix), expert.flow_steps()
+        times = expert.action_embedding.embed_time(steps.times)
+        return integrate(lambda x, step: expert.velocity(x, times[step, None], mask, prefix=prefix), self.noise, steps)
+
     def stages(self, repeats: int) -> dict[str, float]:
         """Seconds of each stage of one thinking call."""
         model = self.model
@@ -166,6 +205,8 @@ class Bench:
             "queries: KV cache and image features": (think, lambda: again("queries", False), repeats),
             "think, then act: KV cache": (think, lambda: again("everything", True), 1),
             "think, then act: KV cache and image features": (think, lambda: again("everything", False), 1),
+            ACTION_ONLY: (lambda: self.act(False), lambda: self.act_straightforwardly(False), repeats),
+            WITH_WORDS: (lambda: self.act(True), lambda: self.act_straightforwardly(True), repeats),
         }
         results = {}
         for name, (with_reuse, without, turns) in pairs.items():

@@ -20,7 +20,7 @@ def test_nano_bench_prints_and_saves_every_stage_and_reuse(tmp_path):
     numbers = json.loads((tmp_path / "bench.json").read_text())
     assert list(numbers["stages"]) == STAGES
     assert all(seconds > 0 for seconds in numbers["stages"].values())
-    assert len(numbers["reuses"]) == 6
+    assert len(numbers["reuses"]) == 8
     for name in [*STAGES, *numbers["reuses"]]:
         assert name in result.output
 
