@@ -171,14 +171,13 @@ def _forward_to(place: str) -> Callable[[typer.Context], None]:
     def run(context: typer.Context) -> None:
         module, name = place.split(":")
         try:
-            sub_command = getattr(import_module(module), name)
+            getattr(import_module(module), name)(args=context.args, prog_name=context.command_path)
         except ModuleNotFoundError as error:
             if not (extras := extras_with(error.name)):
                 raise
             install = f"pip install 'instructvla[{extras[0]}]'"
             typer.echo(f"error: {context.command_path} needs {error.name}, which is not installed: {install}", err=True)
             raise typer.Exit(2) from error
-        sub_command(args=context.args, prog_name=context.command_path)
 
     return run
 

@@ -3,6 +3,7 @@
 import ast
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -55,6 +56,14 @@ def test_a_missing_extra_is_named_with_its_remedy(monkeypatch):
     assert result.stderr == (
         "error: instructvla tabletop needs mujoco, which is not installed: pip install 'instructvla[sim]'\n"
     )
+
+
+def test_an_extra_that_is_missed_only_while_a_command_runs_is_named_too(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mujoco", None)
+    late = SimpleNamespace(app=lambda **_: __import__("mujoco"))
+    monkeypatch.setattr(cli, "import_module", lambda module: late)
+    result = command("tabletop")
+    assert result.exit_code == 2 and "pip install 'instructvla[sim]'" in result.stderr
 
 
 def test_another_missing_module_is_no_matter_of_extras(monkeypatch):
