@@ -173,7 +173,7 @@ class ChatHandler(BaseHTTPRequestHandler):
                 body = behaviour.completion() if works else behaviour.error()
                 response = {"status_code": behaviour.status, "request_id": "1", "body": body}
                 result = {"id": "1", "custom_id": request["custom_id"], "response": response, "error": None}
-                lines["output" if works else "error"].append(json.dumps(result))
+                lines["output" if works else "error"].append(json.dumps(result, ensure_ascii=False))
             for kind, found in lines.items():
                 batch[f"{kind}_file_id"] = self.keep("\n".join(reversed(found)).encode()) if found else None
             batch["status"] = "completed"

@@ -76,6 +76,13 @@ def test_what_can_not_be_used_is_asked_for_again_in_another_batch(tmp_path):
     assert "it holds no JSON object" in server.requests[-1]["messages"][-1]["content"]
 
 
+def test_an_answer_with_a_line_separator_of_unicode_is_not_lost(tmp_path):
+    """Providers write U+2028 as it is, and `str.splitlines` would cut the answer in two."""
+    with ChatServer(lambda body, number: good(body) + "\u2028\x85") as server:
+        _, journal = annotate(server, tmp_path)
+    assert sorted(journal.answers) == list(range(COUNT)) and journal.asked.total() == COUNT
+
+
 def test_requests_that_fail_in_a_batch_are_told_and_asked_again(tmp_path):
     with ChatServer(first_asked(Behaviour("too large", status=400), episode=2)) as server:
         outcome, journal = annotate(server, tmp_path)

@@ -165,8 +165,9 @@ class BatchRun:
             raise EndpointError(f"batch {remote.id} was given up by the provider: {told or 'it does not say why'}")
         for file in filter(None, (remote.output_file_id, remote.error_file_id)):
             content = await self.endpoint.client.files.content(file)
-            for line in content.text.splitlines():
-                self._take(line, batch, batch_id)
+            for line in content.text.split("\n"):  # an answer may hold other line separators, such as U+2028
+                if line.strip():
+                    self._take(line, batch, batch_id)
 
     async def _finished(self, batch_id: str) -> "RemoteBatch":
         while (remote := await self.endpoint.client.batches.retrieve(batch_id)).status not in OVER:
