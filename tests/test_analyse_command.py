@@ -41,7 +41,7 @@ def test_a_model_judges_and_the_agreement_is_printed(source, tmp_path):
         return labelled(*given)
 
     with ChatServer(behave) as server:
-        options = ["--judge-endpoint", server.url, "--judge-model", "strong-vlm", "--skip-bad"]
+        options = ["--judge-endpoint", server.url, "--judge", "strong-vlm", "--skip-bad"]
         result = runner.invoke(app, [str(source), "--output", str(tmp_path / "out"), *options])
     assert result.exit_code == 0, result.output
     original = "pick up the mug"
@@ -57,7 +57,7 @@ def test_a_model_judges_and_the_agreement_is_printed(source, tmp_path):
     ("options", "message"),
     [
         ([], "--skip-bad goes on without"),
-        (["--skip-bad", "--judge-model", "m"], "go together"),
+        (["--skip-bad", "--judge", "m"], "go together"),
         (["--mapping", "bridge"], "leave out --mapping"),
     ],
 )

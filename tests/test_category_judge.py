@@ -4,7 +4,7 @@ import pytest
 
 from instructvla.training.annotation.annotation_census import SampledText
 from instructvla.training.annotation.categories import Category
-from instructvla.training.annotation.category_judge import TEXTS_EACH, judge, judgement_text
+from instructvla.training.annotation.category_judge import TEXTS_EACH, judgement_text, label_texts
 from instructvla.training.annotation.chat_endpoint import EndpointError
 from tests.annotated_texts import FAILURE, Answering, labelled
 
@@ -21,7 +21,7 @@ QUESTION = SampledText(True, "where is the mug?", None, SPATIAL)
 
 
 def judged(endpoint, texts):
-    return asyncio.run(judge(endpoint, texts))
+    return asyncio.run(label_texts(endpoint, texts))
 
 
 def test_the_models_categories_stand_beside_those_of_the_rules():

@@ -49,8 +49,8 @@ class ClosedJudge(Judge):
 
 def test_a_judge_rejects_more_and_is_not_asked_twice(dataset, tmp_path, monkeypatch):
     judge = ClosedJudge(faulty)
-    monkeypatch.setattr(check_command, "ChatEndpoint", lambda *_, **__: judge)
-    options = ("--judge", "--endpoint", "http://localhost", "--model", "m", "--verdicts", tmp_path / "verdicts")
+    monkeypatch.setattr(check_command, "judging_endpoint", lambda *_: judge)
+    options = ("--judge", "m", "--judge-endpoint", "http://localhost", "--verdicts", tmp_path / "verdicts")
     for _ in range(2):
         result = run(dataset, *options, "--rejections", tmp_path / "rejections.jsonl")
         assert result.exit_code == 0, result.output
@@ -62,8 +62,8 @@ def test_a_judge_rejects_more_and_is_not_asked_twice(dataset, tmp_path, monkeypa
 
 
 def test_another_judge_needs_another_folder(dataset, tmp_path, monkeypatch):
-    monkeypatch.setattr(check_command, "ChatEndpoint", lambda *_, **__: ClosedJudge(faulty))
-    options = ("--judge", "--endpoint", "http://localhost", "--verdicts", tmp_path / "verdicts", "--model")
+    monkeypatch.setattr(check_command, "judging_endpoint", lambda *_: ClosedJudge(faulty))
+    options = ("--judge-endpoint", "http://localhost", "--verdicts", tmp_path / "verdicts", "--judge")
     assert run(dataset, *options, "one").exit_code == 0
     result = run(dataset, *options, "two")
     assert result.exit_code == 2 and "model was 'one', is 'two'" in result.output
@@ -72,14 +72,15 @@ def test_another_judge_needs_another_folder(dataset, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--judge",), "--judge needs --endpoint and --model"),
-        (("--model", "m"), "are of the judge"),
+        (("--judge", "m"), "--judge and --judge-endpoint go together"),
+        (("--judge", "m", "--judge-endpoint", "https://api.example"), "needs a key: set OPENAI_API_KEY"),
         (("--language", "klingon"), "'klingon' is no language"),
         (("--most-copies", "0"), "most_copies is 0"),
         (("--sheet", "."), "--sheet . is a folder; give the file to write"),
     ],
 )
-def test_options_that_can_not_be_are_refused(dataset, arguments, message):
+def test_options_that_can_not_be_are_refused(dataset, arguments, message, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     result = run(dataset, *arguments)
     assert result.exit_code == 2 and message in result.output
 

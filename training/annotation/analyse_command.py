@@ -3,8 +3,6 @@
 import asyncio
 import io
 import json
-from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,8 +15,8 @@ from instructvla.training.annotation.analysis_plots import plots
 from instructvla.training.annotation.annotation_census import Census
 from instructvla.training.annotation.annotation_texts import Texts, open_texts
 from instructvla.training.annotation.category_agreement import agreement_lines
-from instructvla.training.annotation.category_judge import Judgement, judge, judgement_text
-from instructvla.training.annotation.chat_endpoint import KEY_VARIABLE, ChatEndpoint
+from instructvla.training.annotation.category_judge import Judgement, judgement_text, label_texts
+from instructvla.training.annotation.chat_endpoint import KEY_VARIABLE, ChatEndpoint, judging_endpoint
 from instructvla.training.data.episodes import BadEpisodeError
 from instructvla.training.data.prepare import source_name
 
@@ -72,7 +70,7 @@ def picture(figure: "Figure", kind: str) -> bytes:
     return file.getvalue()
 
 
-def judged(census: Census, url: str, model: str, key_variable: str) -> tuple[Judgement, str]:
+def judged(census: Census, endpoint: ChatEndpoint) -> tuple[Judgement, str]:
     """A model's categories of the census' sample, and its agreement with the rules in lines.
 
     Raises:
@@ -80,14 +78,14 @@ def judged(census: Census, url: str, model: str, key_variable: str) -> tuple[Jud
     """
 
     async def ask() -> Judgement:
-        endpoint = ChatEndpoint(url, model, key_variable=key_variable)
         try:
-            return await judge(endpoint, census.sample)
+            return await label_texts(endpoint, census.sample)
         finally:
             await endpoint.close()
 
     found = asyncio.run(ask())
-    return found, "\n".join([*agreement_lines(found.agreement, "rules", model), judgement_text(found, model)])
+    told = [*agreement_lines(found.agreement, "rules", endpoint.model), judgement_text(found, endpoint.model)]
+    return found, "\n".join(told)
 
 
 def notes_on(census: Census, skipped: list[str]) -> list[str]:
@@ -98,13 +96,6 @@ def notes_on(census: Census, skipped: list[str]) -> list[str]:
     if skipped:
         notes.append(f"{len(skipped):,} episodes could not be read and are left out, such as: {skipped[0]}")
     return notes
-
-
-def check_judge(options: Mapping[str, str | None]) -> None:
-    if None in options.values() and any(options.values()):
-        raise ValueError(f"{' and '.join(options)} go together; give both, or none for the rules alone.")
-    if any(options.values()) and find_spec("openai") is None:
-        raise ValueError("asking a model needs openai: pip install 'instructvla[annotate]'.")
 
 
 @app.command()
@@ -118,23 +109,21 @@ def main(
     vla_it: Annotated[list[Path] | None, typer.Option(help="VLA-IT's annotation JSON, to join; repeatable.")] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out episodes that can't be read.")] = False,
     workers: Annotated[int, typer.Option(min=0, help="Processes that read; 0 reads in this one.")] = 0,
-    judge_endpoint: Annotated[
-        str | None, typer.Option(help="OpenAI-compatible URL of a model that judges too.")
-    ] = None,
-    judge_model: Annotated[str | None, typer.Option(help="Its name there.")] = None,
+    judge: Annotated[str | None, typer.Option(help="A language model that sorts texts beside the rules.")] = None,
+    judge_endpoint: Annotated[str | None, typer.Option(help="Where it is, OpenAI-compatible.")] = None,
     judge_texts: Annotated[int, typer.Option(min=1, help="Texts by chance that it judges.")] = 400,
-    api_key_variable: Annotated[str, typer.Option(help="Environment variable with the key.")] = KEY_VARIABLE,
+    api_key_variable: Annotated[str, typer.Option(help="Environment variable with the judge's key.")] = KEY_VARIABLE,
 ) -> None:
     """Count categories, verbs with nouns, and words of a dataset's annotations, and plot them."""
     with errors_on_stderr():
-        check_judge({"--judge-endpoint": judge_endpoint, "--judge-model": judge_model})
+        judging = judging_endpoint(judge, judge_endpoint, api_key_variable)
         total, texts = open_texts(source, mapping, split, dataset, revision, vla_it or (), workers)
-        census, skipped = counted(texts, total, judge_texts if judge_endpoint else 0, skip_bad)
+        census, skipped = counted(texts, total, 0 if judging is None else judge_texts, skip_bad)
         if not census.annotated:
             raise ValueError(f"{source} has no annotated episode among {census.episodes:,}; annotate it first.")
         judgement, agreement = None, ""
-        if judge_endpoint and judge_model:
-            judgement, agreement = judged(census, judge_endpoint, judge_model, api_key_variable)
+        if judging is not None:
+            judgement, agreement = judged(census, judging)
         name = Path(source).name if Path(source).is_file() else source_name(source)
         notes = [note.replace(source, name) for note in notes_on(census, skipped)]
         write_analysis(output, f"Annotations of {name}", census, notes, judgement, agreement)

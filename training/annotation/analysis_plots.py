@@ -145,12 +145,17 @@ def lighter(colour: Sequence[float], by: float) -> tuple[float, ...]:
 
 def draw_vocabularies(panel: "Axes", vocabularies: Mapping[str, Vocabulary]) -> None:
     """Different words against all words, on logarithmic axes."""
+    from matplotlib.ticker import NullFormatter
+
     for name, vocabulary in vocabularies.items():
         tokens, types = zip(*vocabulary.points(), strict=True)
         label = f"{name}: {types[-1]:,} in {tokens[-1]:,}"
         panel.plot(tokens, types, color=CORPUS_COLOURS[name], linewidth=2, label=label)
         panel.plot(tokens[-1], types[-1], "o", color=CORPUS_COLOURS[name], markersize=5)
     panel.set(xscale="log", yscale="log", xlabel="words read", ylabel="different words")
+    for axis in (panel.xaxis, panel.yaxis):
+        axis.set_major_formatter("{x:,.0f}")
+        axis.set_minor_formatter(NullFormatter())
     panel.legend(loc="upper left", fontsize=9, frameon=False, labelcolor="linecolor")
     panel.grid(True, color=GRID, linewidth=0.8)
     panel.tick_params(labelsize=9, labelcolor=INK)

@@ -8,12 +8,12 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 from instructvla.evaluation.ledger import Ledger
 from instructvla.training.annotation.annotation_check import entries_of
 from instructvla.training.annotation.answer_format import TEXT, closed_object, json_objects
-from instructvla.training.annotation.chat_endpoint import FailedRequestError, Reply
+from instructvla.training.annotation.chat_endpoint import Asking, FailedRequestError, Reply
 from instructvla.training.annotation.entry_checks import Kind, Reason, Rejection
 from instructvla.training.annotation.mark_rates import SCORES, ErrorType, Mark
 from instructvla.training.data.episodes import Annotation
@@ -50,12 +50,6 @@ MEANINGS = {
     ErrorType.LANGUAGE: "it is no correct, natural sentence",
     ErrorType.OTHER: "anything else",
 }
-
-
-class Asking(Protocol):
-    """What is asked: `ChatEndpoint`, or anything with its `ask`."""
-
-    async def ask(self, messages: list[dict[str, Any]], schema: Mapping[str, Any] | None = None) -> Reply: ...
 
 
 @dataclass(frozen=True)

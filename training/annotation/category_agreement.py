@@ -35,6 +35,10 @@ class Agreement:
         return None if by_chance == 1 else (self.rate.value - by_chance) / (1 - by_chance)
 
     @property
+    def kappa_text(self) -> str:
+        return "not defined, as chance is all" if self.kappa is None else f"{self.kappa:.2f}"
+
+    @property
     def categories(self) -> list[Hashable]:
         """The labels that a side used: categories in the paper's order, others sorted."""
         used = {label for pair in self.pairs for label in pair}
@@ -62,9 +66,8 @@ def agreement_lines(found: Agreement, first: str, second: str) -> Iterator[str]:
         found: to tell.
         first, second: names of the sides; precision and recall are the first side's against the second's.
     """
-    kappa = "not defined, as chance is all" if found.kappa is None else f"{found.kappa:.2f}"
     rate = found.rate
-    yield f"{first} against {second}: {rate.successes} of {rate.trials} agree, {rate}; Cohen's kappa {kappa}"
+    yield f"{first} against {second}: {rate.successes} of {rate.trials} agree, {rate}; Cohen's kappa {found.kappa_text}"
     width = max(map(len, found.categories), default=0)
     yield f"  {'':<{width}}  {'precision':<26}{'recall':<26}texts"
     for category in found.categories:

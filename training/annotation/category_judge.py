@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any
 
 from instructvla.training.annotation.annotation_census import SampledText
-from instructvla.training.annotation.answer_format import json_objects
+from instructvla.training.annotation.answer_format import closed_object, json_objects
 from instructvla.training.annotation.categories import (
     INSTRUCTION_CATEGORIES,
     MEANINGS,
@@ -54,7 +54,7 @@ class Judgement:
         return self.agreement.rate.record() | {"kappa": self.agreement.kappa, "pairs": pairs} | tokens
 
 
-async def judge(endpoint: Asking, texts: Sequence[SampledText]) -> Judgement:
+async def label_texts(endpoint: Asking, texts: Sequence[SampledText]) -> Judgement:
     """A model's categories of texts; those that it gives none for are counted and left out.
 
     Raises:
@@ -108,21 +108,9 @@ def numbered(batch: Iterable[SampledText]) -> Iterator[str]:
 
 def schema(is_question: bool) -> dict[str, Any]:
     """Of the answer."""
-    label = {
-        "type": "object",
-        "properties": {
-            "number": {"type": "integer"},
-            "category": {"type": "string", "enum": list(map(str, choices(is_question)))},
-        },
-        "required": ["number", "category"],
-        "additionalProperties": False,
-    }
-    return {
-        "type": "object",
-        "properties": {"labels": {"type": "array", "items": label}},
-        "required": ["labels"],
-        "additionalProperties": False,
-    }
+    names = list(map(str, choices(is_question)))
+    label = closed_object({"number": {"type": "integer"}, "category": {"type": "string", "enum": names}})
+    return closed_object({"labels": {"type": "array", "items": label}})
 
 
 def choices(is_question: bool) -> tuple[Category, ...]:

@@ -192,6 +192,17 @@ class ChatEndpoint:
             await self._requests.acquire()
 
 
+def judging_endpoint(model: str | None, url: str | None, key_variable: str) -> ChatEndpoint | None:
+    """The second model of `--judge` and `--judge-endpoint`, or None without them.
+
+    Raises:
+        EndpointError: one without the other, or as `ChatEndpoint`.
+    """
+    if (model is None) != (url is None):
+        raise EndpointError("--judge and --judge-endpoint go together: a model's name and its address; or neither.")
+    return None if model is None or url is None else ChatEndpoint(url, model, key_variable=key_variable)
+
+
 def reply_of(completion: "ChatCompletion | Any") -> Reply:
     """The reply in a chat completion; one that is none, or no whole one, becomes a reply with a `problem`."""
     choices = getattr(completion, "choices", None)

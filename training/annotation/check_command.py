@@ -14,7 +14,7 @@ from instructvla.command_errors import errors_on_stderr
 from instructvla.evaluation.ledger import Ledger
 from instructvla.training.annotation.annotation_check import AnnotationCheck
 from instructvla.training.annotation.annotation_judge import VERSION, JudgedEpisode, Verdicts, judge_all
-from instructvla.training.annotation.chat_endpoint import KEY_VARIABLE, ChatEndpoint
+from instructvla.training.annotation.chat_endpoint import KEY_VARIABLE, ChatEndpoint, judging_endpoint
 from instructvla.training.annotation.checked_source import CheckedSource, open_source
 from instructvla.training.annotation.entry_checks import CheckSettings, Rejection, without
 from instructvla.training.annotation.mark_rates import errors_table, rates_table
@@ -121,13 +121,6 @@ def write_json_lines(path: Path, records: list[dict[str, Any]]) -> None:
         file.writelines(json.dumps(record, ensure_ascii=False).encode() + b"\n" for record in records)
 
 
-def require_judge(judge: bool, endpoint: str | None, model: str | None) -> None:
-    if judge and not (endpoint and model):
-        raise ValueError("--judge needs --endpoint and --model: the address and the name of the model that judges.")
-    if not judge and (endpoint or model):
-        raise ValueError("--endpoint and --model are of the judge; add --judge, or leave them out.")
-
-
 def require_files(**options: Path | None) -> None:
     """Before anything is read: what is written must not be a folder."""
     for name, path in options.items():
@@ -154,12 +147,11 @@ def main(
     ] = None,
     rejections: Annotated[Path | None, typer.Option(help="All rejected entries with their reasons, as JSONL.")] = None,
     report: Annotated[Path | None, typer.Option(help="The counts as JSON.")] = None,
-    judge: Annotated[bool, typer.Option("--judge", help="Ask a second model about what passed.")] = False,
-    endpoint: Annotated[str | None, typer.Option(help="Of the judge, OpenAI-compatible.")] = None,
-    model: Annotated[str | None, typer.Option(help="The judge's name there; it should take pictures.")] = None,
+    judge: Annotated[str | None, typer.Option(help="A second model, asked about what passed; sees pictures.")] = None,
+    judge_endpoint: Annotated[str | None, typer.Option(help="Where it is, OpenAI-compatible.")] = None,
     judge_episodes: Annotated[int | None, typer.Option(min=1, help="By chance; default: all.")] = None,
     verdicts: Annotated[Path, typer.Option(help="Folder of the verdicts; another run goes on there.")] = VERDICTS,
-    key_variable: Annotated[str, typer.Option(help="Environment variable with the endpoint's key.")] = KEY_VARIABLE,
+    api_key_variable: Annotated[str, typer.Option(help="Environment variable with the judge's key.")] = KEY_VARIABLE,
     sheet: Annotated[Path | None, typer.Option(help="HTML page on which a person marks a sample.")] = None,
     sample: Annotated[int, typer.Option(min=1, help="Episodes on the sheet.")] = SAMPLE,
     seed: Annotated[int, typer.Option(help="Of the sheet's sample.")] = 0,
@@ -167,16 +159,15 @@ def main(
 ) -> None:
     """Check annotations entry by entry; print what is rejected and why, write what is left, and a sheet to mark."""
     with errors_on_stderr():
-        require_judge(judge, endpoint, model)
+        judging = judging_endpoint(judge, judge_endpoint, api_key_variable)
         require_files(rejections=rejections, report=report, sheet=sheet)
         settings = CheckSettings(tuple(language or CheckSettings.languages), most_entries or None, most_copies)
         opened = open_source(source, mapping, split, dataset, revision, vla_it or (), camera, workers)
         check, rejected = check_source(opened, settings)
         lines = []
-        if judge:
-            asked = {"source": source_name(source), "split": split, "model": model, "prompt_version": VERSION}
+        if judging is not None:
+            asked = {"source": source_name(source), "split": split, "model": judge, "prompt_version": VERSION}
             ledger = Ledger.open(verdicts, asked, Verdicts)
-            judging = ChatEndpoint(endpoint, model, key_variable=key_variable, parameters={"temperature": 0})
             lines.append(apply(judged(opened, check, judging, ledger, judge_episodes), check, rejected))
         typer.echo("\n\n".join([check.summary(), *lines]))
         if rejections is not None:

@@ -1,7 +1,8 @@
 """Words of a text, and the verbs and nouns of its commands, for the verb-noun counts of the paper's Figure 17.
 
-No parser is needed: a command begins, after what is polite, with one of the verbs that `words.yaml` lists, and its noun
-is the last word before the next preposition. Texts in other languages than English have words, but no commands here.
+No parser is needed: a command begins, after what is polite, with one of the verbs that `command_words.yaml` lists, and
+its noun is the last word before the next preposition. Texts in other languages than English have words, but no commands
+here.
 """
 
 import re
@@ -12,7 +13,7 @@ from typing import NamedTuple
 
 import yaml
 
-WORDS_FILE = Path(__file__).with_name("words.yaml")
+WORDS_FILE = Path(__file__).with_name("command_words.yaml")
 WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 CLAUSE = re.compile(r"[.!?;:,]+|\b(?:and|then|so|but|or)\b", re.IGNORECASE)
 VOWELS = "aeiou"
@@ -27,7 +28,7 @@ class Command(NamedTuple):
 
 @cache
 def word_list(name: str) -> frozenset[str]:
-    """A list of `words.yaml`, e.g. "colours"."""
+    """A list of `command_words.yaml`, e.g. "colours"."""
     return frozenset(map(str, yaml.safe_load(WORDS_FILE.read_text(encoding="utf-8"))[name]))
 
 
@@ -53,7 +54,7 @@ def after_opening(tokens: Sequence[str]) -> list[str]:
 
 
 def opening_length(tokens: Sequence[str]) -> int:
-    """How many words at the start are one opening of `words.yaml`."""
+    """How many words at the start are one opening of `command_words.yaml`."""
     longest = max(len(opening) for opening in openings())
     fits = (length for length in range(min(longest, len(tokens)), 0, -1) if tuple(tokens[:length]) in openings())
     return next(fits, 0)

@@ -150,5 +150,4 @@ def agreement_lines(markers: Mapping[str, Sequence[Mark]]) -> Iterator[str]:
             yield f"{first} and {second} have marked nothing in common"
             continue
         found = Agreement.of(pairs)
-        kappa = "not defined, as chance is all" if found.kappa is None else f"{found.kappa:.2f}"
-        yield f"{first} and {second}: the same mark on {found.rate} of {len(pairs)}; Cohen's kappa {kappa}"
+        yield f"{first} and {second}: the same mark on {found.rate} of {len(pairs)}; Cohen's kappa {found.kappa_text}"
