@@ -50,8 +50,8 @@ def faulty(entries: list[str]) -> str:
     return f"Here you are: {json.dumps(found)}"
 
 
-def judged(judge: Judge, ledger: Ledger, *episodes: JudgedEpisode) -> None:
-    asyncio.run(judge_all(judge, iter(episodes), ledger, concurrency=2))
+def judged(judge: Judge, ledger: Ledger, *episodes: JudgedEpisode) -> dict[int, str]:
+    return asyncio.run(judge_all(judge, iter(episodes), ledger, concurrency=2))
 
 
 def test_the_judge_sees_pictures_instruction_and_the_entries_that_passed():
@@ -122,7 +122,7 @@ def test_single_failures_are_left_for_another_run_and_many_in_a_row_end_it(tmp_p
 
     episodes = [JudgedEpisode(number, INSTRUCTIONS[0], ANNOTATIONS[0]) for number in range(20)]
     ledger = Ledger.open(tmp_path, {}, Verdicts)
-    judged(Failing(), ledger, *episodes[:4])
+    assert judged(Failing(), ledger, *episodes[:4]) == dict.fromkeys(range(4), "the endpoint can't be reached")
     assert not ledger.outcomes
     with pytest.raises(FailedRequestError, match="can't be reached"):
         judged(Failing(), ledger, *episodes)

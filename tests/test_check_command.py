@@ -6,6 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from instructvla.training.annotation import check_command
+from instructvla.training.annotation.chat_endpoint import FailedRequestError
 from instructvla.training.annotation.check_command import app
 from instructvla.training.data.parquet_reader import ParquetEpisodes
 from tests.annotated_episodes import REASONS, annotated_dataset
@@ -59,6 +60,19 @@ def test_a_judge_rejects_more_and_is_not_asked_twice(dataset, tmp_path, monkeypa
     assert [one["evidence"] for one in lines(tmp_path / "rejections.jsonl") if one["reason"] == "judged wrong"] == [
         "Ignore Vision Context: there is no dinner"
     ] * 2
+
+
+def test_episodes_on_which_the_judge_gives_no_answer_are_told(dataset, tmp_path, monkeypatch):
+    class Failing:
+        async def ask(self, messages, schema=None):
+            raise FailedRequestError("the judge sleeps")
+
+        async def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(check_command, "judging_endpoint", lambda *_: Failing())
+    result = run(dataset, "--judge", "m", "--verdicts", tmp_path / "verdicts")
+    assert "2 got no answer (the judge sleeps), run again to ask again" in result.output
 
 
 def test_another_judge_needs_another_folder(dataset, tmp_path, monkeypatch):

@@ -21,13 +21,13 @@ def test_episodes_have_texts_and_pictures():
     assert source.count == 4
     assert [one.annotation for one in source.texts()] == list(ANNOTATIONS)
     first, last = source.shown([3, 0, 2])
-    assert (first.number, first.instruction, last.number) == (0, INSTRUCTIONS[0], 3)
+    assert (first.episode, first.instruction, last.episode) == (0, INSTRUCTIONS[0], 3)
     assert len(first.pictures) == 3 and all(one.startswith("data:image/jpeg;base64,") for one in first.pictures)
 
 
 def test_an_episode_that_can_not_be_shown_becomes_a_problem():
     source = EpisodeSource("memory", PartlyUnreadable())
-    assert [one.number for one in source.shown([0, 1, 3])] == [0, 3]
+    assert [one.episode for one in source.shown([0, 1, 3])] == [0, 3]
     assert source.problems == ["memory: record 1 is truncated"]
 
 
@@ -36,7 +36,7 @@ def test_an_annotation_file_has_neither_instructions_nor_pictures(tmp_path):
     path.write_text(json.dumps({"/a": {"0": {"alt_instruction": {"Caption": "A cup."}}, "1": {}}}))
     source = open_source(str(path))
     assert isinstance(source, RecordedSource) and source.count is None
-    assert [(one.number, one.instruction, one.annotation.caption, one.pictures) for one in source.shown([0, 1])] == [
+    assert [(one.episode, one.instruction, one.annotation.caption, one.pictures) for one in source.shown([0, 1])] == [
         (0, None, "A cup.", ())
     ]
 

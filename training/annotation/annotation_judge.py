@@ -144,7 +144,7 @@ async def judge_all(
     ledger: Ledger[Verdicts],
     concurrency: int = 8,
     progress: Callable[[], None] = lambda: None,
-) -> None:
+) -> dict[int, str]:
     """Verdicts on all episodes into the ledger; those that it has are not asked for again.
 
     Args:
@@ -154,11 +154,15 @@ async def judge_all(
         concurrency: most questions at once.
         progress: called after each episode.
 
+    Returns:
+        Number of each episode that got no answer → why; asked about by another run.
+
     Raises:
         EndpointError: the endpoint can't be used at all.
         FailedRequestError: several episodes in a row got no answer.
     """
     lock, failures = asyncio.Lock(), 0
+    failed: dict[int, str] = {}
 
     async def work() -> None:
         nonlocal failures
@@ -172,7 +176,8 @@ async def judge_all(
                 try:
                     ledger.add(await verdicts(endpoint, episode))
                     failures = 0
-                except FailedRequestError:
+                except FailedRequestError as error:
+                    failed[episode.number] = str(error)
                     failures += 1
                     if failures >= MOST_FAILURES:
                         raise
@@ -185,6 +190,7 @@ async def judge_all(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+    return failed
 
 
 async def verdicts(endpoint: Asking, episode: JudgedEpisode) -> Verdicts:

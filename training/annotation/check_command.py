@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -51,8 +51,10 @@ def rejection_record(number: int, rejection: Rejection) -> dict[str, Any]:
 
 def judged(
     source: CheckedSource, check: AnnotationCheck, endpoint: ChatEndpoint, ledger: Ledger[Verdicts], sample: int | None
-) -> list[Verdicts]:
+) -> tuple[list[Verdicts], dict[int, str]]:
     """What a judge says of each episode, or of some by chance; asked for as far as the ledger lacks it.
+
+    Number → why of those that got no answer comes second.
 
     Args:
         source: of the episodes.
@@ -69,23 +71,23 @@ def judged(
 
     def episodes() -> Iterator[JudgedEpisode]:
         for one in source.shown(numbers):
-            left_out = check.left_out.get(one.number, frozenset())
-            episode = JudgedEpisode(one.number, one.instruction, one.annotation, left_out, one.pictures)
+            left_out = check.left_out.get(one.episode, frozenset())
+            episode = JudgedEpisode(one.episode, one.instruction, one.annotation, left_out, one.pictures)
             asked.append(episode.key)
             yield episode
 
-    async def run() -> None:
+    async def run() -> dict[int, str]:
         with tqdm(total=len(numbers), unit="episode", desc="judge", disable=None) as bar:
             try:
-                await judge_all(endpoint, episodes(), ledger, CONCURRENCY, bar.update)
+                return await judge_all(endpoint, episodes(), ledger, CONCURRENCY, bar.update)
             finally:
                 await endpoint.close()
 
-    asyncio.run(run())
-    return [ledger.outcomes[key] for key in asked if key in ledger.outcomes]
+    failed = asyncio.run(run())
+    return [ledger.outcomes[key] for key in asked if key in ledger.outcomes], failed
 
 
-def apply(found: list[Verdicts], check: AnnotationCheck, rejected: list[dict[str, Any]]) -> str:
+def apply(found: list[Verdicts], failed: dict[int, str], check: AnnotationCheck, rejected: list[dict[str, Any]]) -> str:
     """Rejects what the judge finds completely wrong; its rates for a person."""
     for verdicts in found:
         check.reject(verdicts.episode, verdicts.rejections)
@@ -96,17 +98,19 @@ def apply(found: list[Verdicts], check: AnnotationCheck, rejected: list[dict[str
     told = f"The judge's marks on {len(found):,} episodes, for {tokens[0]:,} tokens in and {tokens[1]:,} out"
     if unusable:
         told += f"; its answers on {unusable:,} can't be used, run again to ask again"
+    if failed:
+        told += f"; {len(failed):,} got no answer ({next(iter(failed.values()))}), run again to ask again"
     return "\n\n".join([f"{told}:", rates_table(marks), errors_table(marks)])
 
 
 def sheet_samples(source: CheckedSource, check: AnnotationCheck, count: int, seed: int) -> Iterator[ShownSample]:
     """Episodes by chance with the entries that passed."""
     numbers = drawn(check.usable, count, seed)
-    shown = {one.number: one for one in source.shown(numbers)}
+    shown = {one.episode: one for one in source.shown(numbers)}
     for one in (shown[number] for number in numbers if number in shown):
-        kept = without(one.annotation, check.left_out.get(one.number, frozenset()))
+        kept = without(one.annotation, check.left_out.get(one.episode, frozenset()))
         if kept != Annotation():
-            yield ShownSample(one.number, one.instruction, kept, one.pictures)
+            yield replace(one, annotation=kept)
 
 
 def write_sheet(path: Path, source: str, samples: list[ShownSample]) -> str:
@@ -168,7 +172,7 @@ def main(
         if judging is not None:
             asked = {"source": source_name(source), "split": split, "model": judge, "prompt_version": VERSION}
             ledger = Ledger.open(verdicts, asked, Verdicts)
-            lines.append(apply(judged(opened, check, judging, ledger, judge_episodes), check, rejected))
+            lines.append(apply(*judged(opened, check, judging, ledger, judge_episodes), check, rejected))
         typer.echo("\n\n".join([check.summary(), *lines]))
         if rejections is not None:
             write_json_lines(rejections, rejected)

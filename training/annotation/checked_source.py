@@ -1,7 +1,6 @@
 """Where annotations to be checked come from: VLA-IT's JSON, without pictures and instructions, or any episodes."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,28 +14,12 @@ from instructvla.training.annotation.checked_output import (
 )
 from instructvla.training.annotation.episode_requests import episode_instruction
 from instructvla.training.annotation.key_frames import chosen_camera, key_frames
+from instructvla.training.annotation.sample_sheet import ShownSample
 from instructvla.training.data.dataset_statistics import DescribedReader
-from instructvla.training.data.episodes import Annotation, BadEpisodeError
+from instructvla.training.data.episodes import BadEpisodeError
 from instructvla.training.data.prepare import text_transforms
 from instructvla.training.data.readers import open_episodes
 from instructvla.training.data.vla_it import VlaItIndex
-
-
-@dataclass(frozen=True)
-class AnnotatedEpisode:
-    """What a person or a judge sees of an episode.
-
-    Args:
-        number: of the episode, from 0, in the source's order.
-        instruction: of the recording, or None.
-        annotation: as it was given.
-        pictures: data URLs of the first, the middle and the last; none where the source has none.
-    """
-
-    number: int
-    instruction: str | None
-    annotation: Annotation
-    pictures: Sequence[str] = ()
 
 
 class CheckedSource(Protocol):
@@ -54,7 +37,7 @@ class CheckedSource(Protocol):
         """What is said of each episode."""
         ...
 
-    def shown(self, numbers: Sequence[int]) -> Iterator[AnnotatedEpisode]:
+    def shown(self, numbers: Sequence[int]) -> Iterator[ShownSample]:
         """Episodes with these numbers, in ascending order; one that can't be read becomes a problem."""
         ...
 
@@ -73,11 +56,11 @@ class RecordedSource:
     def texts(self) -> Texts:
         return recorded_texts(self.path)
 
-    def shown(self, numbers: Sequence[int]) -> Iterator[AnnotatedEpisode]:
+    def shown(self, numbers: Sequence[int]) -> Iterator[ShownSample]:
         wanted = frozenset(numbers)
         for number, one in enumerate(self.texts()):
             if number in wanted and not isinstance(one, BadEpisodeError) and one.annotation is not None:
-                yield AnnotatedEpisode(number, one.instruction, one.annotation)
+                yield ShownSample(number, one.instruction, one.annotation)
 
     def write(self, output: Path, left_out: Mapping[int, Places], origin: Mapping[str, Any]) -> None:
         write_checked_records(self.path, output, left_out)
@@ -112,7 +95,7 @@ class EpisodeSource:
     def texts(self) -> Texts:
         return episode_texts(self.reader, self.annotations, self.workers)
 
-    def shown(self, numbers: Sequence[int]) -> Iterator[AnnotatedEpisode]:
+    def shown(self, numbers: Sequence[int]) -> Iterator[ShownSample]:
         for number in sorted(numbers):
             try:
                 episode = self.reader[number]
@@ -123,7 +106,7 @@ class EpisodeSource:
                 self.problems.append(str(error))
                 continue
             if episode.annotation is not None:
-                yield AnnotatedEpisode(number, episode_instruction(episode), episode.annotation, pictures)
+                yield ShownSample(number, episode_instruction(episode), episode.annotation, pictures)
 
     def write(self, output: Path, left_out: Mapping[int, Places], origin: Mapping[str, Any]) -> None:
         episodes = CheckedEpisodes(self.reader, self.transforms, left_out, origin)

@@ -29,12 +29,12 @@ KEPT = 16  # digits of the sheet's fingerprint
 
 @dataclass(frozen=True)
 class ShownSample:
-    """An annotated episode on the sheet.
+    """What a person or a judge sees of an annotated episode.
 
     Args:
-        episode: its number in the dataset.
+        episode: its number in the dataset, from 0.
         instruction: of the recording, or None.
-        annotation: to be marked.
+        annotation: whose entries are marked.
         pictures: data URLs of the first, the middle and the last; none where the source has no pictures.
     """
 
