@@ -29,6 +29,7 @@ from .chat_prompts import (
     query_token,
     released_chat_template,
 )
+from .device_images import device_pixels
 from .image_transforms import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -39,7 +40,6 @@ from .image_transforms import (
     expert_view,
     normalized_pixels,
     side_by_side,
-    squash,
 )
 from .prompt_tokens import check_image_tokens, check_tokenizer, encode_texts
 
@@ -120,6 +120,10 @@ class InstructVLAProcessor(ProcessorMixin):
         self.control_rate_hz = dict(control_rate_hz or {})
         self._check_control_rates()
         check_tokenizer(tokenizer, num_action_queries)
+
+    # Where images are resized and normalised: None is Pillow on the host, exact; on a GPU values differ by up to one of
+    # 255 levels. A choice of the machine, so it is not saved.
+    pixel_device: torch.device | str | None = None
 
     @classmethod
     def from_args_and_dict(cls, args: list, processor_dict: dict[str, Any], **kwargs: Any) -> Any:
@@ -324,12 +328,8 @@ class InstructVLAProcessor(ProcessorMixin):
         if unnorm_key is not None:
             self.resolve_unnorm_key(unnorm_key)
         if self.action_image_size is not None:
-            views = [
-                expert_view(row[camera], self.action_image_size, self.action_crop_pct)
-                for row in rows
-                for camera in self.cameras
-            ]
-            pixels = normalized_pixels(views, IMAGENET_MEAN, IMAGENET_STD)
+            frames = [row[camera] for row in rows for camera in self.cameras]
+            pixels = self._pixels(frames, self.action_image_size, self.action_crop_pct, IMAGENET_MEAN, IMAGENET_STD)
             data["action_pixel_values"] = pixels.unflatten(0, (len(rows), len(self.cameras)))
         return BatchFeature(data)
 
@@ -456,7 +456,14 @@ class InstructVLAProcessor(ProcessorMixin):
         return [side_by_side([row[camera] for camera in self.cameras]) for row in rows]
 
     def _vlm_pixels(self, frames: list[Image.Image]) -> torch.Tensor:
-        return normalized_pixels([squash(frame, self.image_size) for frame in frames], VLM_MEAN, VLM_STD)
+        return self._pixels(frames, self.image_size, 1.0, VLM_MEAN, VLM_STD)
+
+    def _pixels(
+        self, frames: list[Image.Image], size: int, crop_pct: float, mean: Sequence[float], std: Sequence[float]
+    ) -> torch.Tensor:
+        if self.pixel_device is not None:
+            return device_pixels(frames, size, crop_pct, mean, std, self.pixel_device)
+        return normalized_pixels([expert_view(frame, size, crop_pct) for frame in frames], mean, std)
 
 
 def _as_array(values: Any) -> np.ndarray:
