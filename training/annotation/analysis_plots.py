@@ -70,6 +70,7 @@ def draw_bars(panel: "Axes", categories: Sequence[Category], counts: Counter[Cat
 
 def draw_commands(figure: "Figure", corpora: Mapping[str, Counter[Command]]) -> None:
     """A sunburst of each corpus: verbs inside, their nouns outside; the same verb has the same colour in all."""
+    figure.get_layout_engine().set(rect=(0, 0, 1, 0.97))  # browsers have other fonts: room above the titles
     colours = verb_colours(corpora)
     for panel, (name, counts) in zip(figure.subplots(1, len(corpora), squeeze=False)[0], corpora.items(), strict=True):
         draw_sunburst(panel, counts, colours)
