@@ -1,4 +1,4 @@
-"""Asynchronous auto-regressive reasoning (paper appendix E.4): words are renewed beside the actions, not before."""
+"""Asynchronous auto-regressive reasoning (paper Figure 2): words are renewed beside the actions, not before."""
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
