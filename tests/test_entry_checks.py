@@ -149,3 +149,14 @@ def test_the_examples_in_the_prompt_pass():
     assert not [
         found for one in examples for found in checked(annotation_of(one["answer"]), one["instruction"]).rejections
     ]
+
+
+def test_the_robot_is_in_no_question_and_no_answer_unless_the_instruction_is_about_one():
+    asked = Turn("What does the robot hold?", "A carrot.")
+    promised = Turn("Robot, dinner needs one more thing.", "I will use my gripper to put the carrot on the plate.")
+    called = Turn("Robot, we still lack the orange vegetable.", "I will put the carrot on the plate.")
+    annotation = Annotation(questions=(asked,), contexts=(promised, called))
+    kept = checked(annotation, "put the carrot on the plate").annotation
+    assert kept.questions == () and kept.contexts == (called,)
+    toy = Annotation(questions=(Turn("What colour is the toy robot?", "It is red."),))
+    assert checked(toy, "put the toy robot on the shelf").annotation == toy

@@ -173,7 +173,7 @@ class EntryChecks:
         """Why a caption is rejected, or None."""
         if found := self._of_text("caption", caption, self.settings.languages[:1]):
             return found
-        if evidence := banned_patterns.robot_mention(caption):
+        if evidence := self._robot_mention(caption):
             return Reason.ROBOT, evidence
         return self._copied(Kind.CAPTION, caption)
 
@@ -188,6 +188,8 @@ class EntryChecks:
             is_command = name == "question" and kind is not Kind.QUESTION
             if found := self._of_text(name, text, spoken if is_command else main):
                 return found
+            if not is_command and (evidence := self._robot_mention(text)):
+                return Reason.ROBOT, evidence
         if kind is not Kind.QUESTION and (found := self._of_command(kind, turn)):
             return found
         for other in good:
@@ -196,6 +198,11 @@ class EntryChecks:
         if (most := self.settings.most_entries) is not None and len(good) >= most:
             return Reason.TOO_MANY, f"more than {most}"
         return self._copied(kind, turn.question, turn.answer)
+
+    def _robot_mention(self, text: str) -> str | None:
+        """A person may call the robot, or the instruction be about a toy robot; nothing else speaks of one."""
+        about_one = banned_patterns.robot_mention(self.instruction or "")
+        return None if about_one else banned_patterns.robot_mention(text)
 
     def _of_text(self, name: str, text: str, languages: Sequence[str]) -> Finding | None:
         """Why a text is rejected whatever it is about, or None."""
