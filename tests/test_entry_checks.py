@@ -160,3 +160,9 @@ def test_the_robot_is_in_no_question_and_no_answer_unless_the_instruction_is_abo
     assert kept.questions == () and kept.contexts == (called,)
     toy = Annotation(questions=(Turn("What colour is the toy robot?", "It is red."),))
     assert checked(toy, "put the toy robot on the shelf").annotation == toy
+
+
+@pytest.mark.parametrize("answer", ["OK.", "I will ?.", "Sure!"])
+def test_an_answer_to_a_command_that_tells_no_action_is_too_short(answer):
+    assert [r.reason for r in of_contexts(("Dinner is about to begin.", answer))] == [Reason.LENGTH]
+    assert checked(Annotation(questions=(Turn("What colour is the plate?", "Blue."),)), INSTRUCTION).rejections == []

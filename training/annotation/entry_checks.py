@@ -19,6 +19,7 @@ from instructvla.training.data.episodes import Annotation, Turn
 ENGLISH = "en"
 MOST_WORDS = {"caption": 80, "question": 80, "answer": 50}  # far beyond what is asked for: a model that rambles
 FEWEST_WORDS = {"caption": 3, "question": 2, "answer": 1}
+FEWEST_PROMISED = 3  # words with letters in the answer to a command: a verb alone, or "OK.", tells no action
 
 
 class Kind(StrEnum):
@@ -222,6 +223,8 @@ class EntryChecks:
 
     def _of_command(self, kind: Kind, turn: Turn) -> Finding | None:
         """Why a rewritten command or a created context is rejected, with its answer, or None."""
+        if (count := len(words(turn.answer))) < FEWEST_PROMISED:
+            return Reason.LENGTH, f"the answer has {count} words"
         if evidence := banned_patterns.chained_actions(turn.answer, self.instruction):
             return Reason.CHAINED, evidence
         if kind is Kind.CONTEXT and (evidence := banned_patterns.answer_inside(turn.question, turn.answer)):
