@@ -5,12 +5,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from instructvla.training.annotation.annotation_census import ALL, COMMANDS, ORIGINAL, Census
 from instructvla.training.annotation.command_words import word_list
+from instructvla.training.data.html_page import render_html
 
-TEMPLATE = "analysis.html.jinja"
+TEMPLATE = Path(__file__).parent / "analysis.html.jinja"
 MOST_WORDS, LONGEST_SHORT = 90, 2  # that are shown; letters of a word that is left out
 SMALLEST, LARGEST = 0.8, 2.6  # rem
 ABOUT = {
@@ -46,14 +45,8 @@ def render_page(
         notes: what was left out, in words.
         agreement: of rules and model, in lines; empty where no model was asked.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(TEMPLATE).render(
+    return render_html(
+        TEMPLATE,
         title=title,
         facts=facts(census),
         notes=list(notes),

@@ -16,8 +16,9 @@ from instructvla.training.annotation.annotation_check import entries_of
 from instructvla.training.annotation.entry_checks import Kind
 from instructvla.training.annotation.mark_rates import FORMAT, SAMPLE, SCORES, ErrorType
 from instructvla.training.data.episodes import Annotation
+from instructvla.training.data.html_page import render_html
 
-TEMPLATE = "sample_sheet.html.jinja"
+TEMPLATE = Path(__file__).parent / "sample_sheet.html.jinja"
 TITLES = {
     Kind.CAPTION: "Caption",
     Kind.QUESTION: "Question answering",
@@ -70,23 +71,9 @@ def sheet_page(title: str, samples: Iterable[ShownSample]) -> str:
     Raises:
         ModuleNotFoundError: jinja2 is not installed.
     """
-    try:
-        from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    except ModuleNotFoundError as error:
-        message = "the sheet needs jinja2, which is not installed: pip install 'instructvla[annotate]'"
-        raise ModuleNotFoundError(message, name=error.name) from error
     shown = list(samples)
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     facts = {"format": FORMAT, "sheet": fingerprint(shown), "samples": len(shown)}
-    return environment.get_template(TEMPLATE).render(
-        title=title, samples=shown, scores=SCORES, errors=list(ErrorType), facts=facts
-    )
+    return render_html(TEMPLATE, title=title, samples=shown, scores=SCORES, errors=list(ErrorType), facts=facts)
 
 
 def fingerprint(samples: Sequence[ShownSample]) -> str:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from instructvla.training.data.dataset_description import DatasetDescription
 from instructvla.training.data.dataset_statistics import DatasetStatistics
 from instructvla.training.data.episodes import Annotation, BadEpisodeError, Episode
+from instructvla.training.data.html_page import render_html
 from instructvla.training.data.preview_tracks import (
     MAX_FRAMES,
     THUMB_HEIGHT,
@@ -30,7 +30,7 @@ from instructvla.training.data.preview_tracks import (
     ticks,
 )
 
-TEMPLATE = "preview.html.jinja"
+TEMPLATE = Path(__file__).parent / "preview.html.jinja"
 STATISTICS = ("mean", "std", "min", "q01", "q99", "max")
 
 
@@ -140,15 +140,8 @@ def render_page(
         statistics: of these episodes, or of all.
         notes: on the dataset as a whole.
     """
-    folder = Path(__file__).parent
-    environment = Environment(
-        loader=FileSystemLoader(folder),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(TEMPLATE).render(
+    return render_html(
+        TEMPLATE,
         title=title,
         facts=dict(facts),
         views=views,
