@@ -44,11 +44,28 @@ class ActionContext:
         sizes = {name: len(getattr(self, name)) for name in self.__dataclass_fields__}
         if len(set(sizes.values())) != 1:
             raise ValueError(f"Every part of an ActionContext has one entry per row; got {sizes}.")
-        if len({ids is None for ids in self.response_ids}) > 1:
-            raise ValueError("Either every row of an ActionContext has a response, or none has.")
 
     def __len__(self) -> int:
         return len(self.instruction)
+
+    def rows(self) -> list["ActionContext"]:
+        """A context of one row for each row; their latent actions are views."""
+        texts = zip(self.instruction, self.response, self.response_ids, strict=True)
+        latents = self.latent_actions.split(1)
+        return [
+            ActionContext((instruction,), (response,), (ids,), latent)
+            for (instruction, response, ids), latent in zip(texts, latents, strict=True)
+        ]
+
+    @staticmethod
+    def joined(contexts: Sequence["ActionContext"]) -> "ActionContext":
+        """One context with the rows of all of them, in their order; at least one is needed."""
+        return ActionContext(
+            instruction=tuple(text for one in contexts for text in one.instruction),
+            response=tuple(text for one in contexts for text in one.response),
+            response_ids=tuple(ids for one in contexts for ids in one.response_ids),
+            latent_actions=torch.cat([one.latent_actions for one in contexts]),
+        )
 
 
 @dataclass
@@ -80,8 +97,8 @@ class ActionGenerationMixin(ThinkingMixin):
         text: str | list[str],
         state=None,
         unnorm_key: str | None = None,
-        think: bool | None = None,
-        context: ActionContext | None = None,
+        think: bool | Sequence[bool | None] | None = None,
+        context: ActionContext | Sequence[ActionContext | None] | None = None,
         reuse_latent: bool = False,
         num_inference_steps: int | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
@@ -98,10 +115,12 @@ class ActionGenerationMixin(ThinkingMixin):
             text: the instruction, or one per image.
             state: proprioceptive state in physical units, (state_dim,) or (batch, state_dim), if the model takes one.
             unnorm_key: whose statistics to use; may be left out when the checkpoint has one set.
-            think: generate a response before acting; default: what the checkpoint was trained for. A `context` brings
-                its response along, so with one the default is not to think again. Thinking again with a context gives
-                the same words as without, and costs one pass where they are those of the context.
-            context: of an earlier call with the same instructions; its response is reused instead of generated.
+            think: generate a response before acting, for all rows or one by one; default: what the checkpoint was
+                trained for. A `context` brings its response along, so with one the default is not to think again.
+                Thinking again with a context gives the same words as without, and costs one pass where they are those
+                of the context. All rows return together: one that doesn't think waits for the words of those that do.
+            context: of an earlier call with the same instructions; its response is reused instead of generated. A list
+                holds a context of one row for each row, None where there is none.
             reuse_latent: also reuse the context's latent action: only the action expert runs, on the new images.
             num_inference_steps: flow-matching steps; default from the configuration.
             generator: of the flow's initial noise; a list gives one per row.
@@ -114,17 +133,19 @@ class ActionGenerationMixin(ThinkingMixin):
         Raises:
             ValueError: for anything that does not fit the model, before the model runs.
         """
-        if reuse_latent and context is None:
+        contexts = self.contexts_of(context, text)
+        thinks = self.thinking_rows(think, contexts)
+        if reuse_latent and None in contexts:
             raise ValueError("reuse_latent=True needs the context of an earlier call; pass context=out.context.")
-        if reuse_latent and think:
+        if reuse_latent and any(thinks):
             raise ValueError("reuse_latent=True runs no VLM, so it can't think; leave think out, or reuse_latent.")
         expert_inputs = self.expert_inputs(images, state, unnorm_key, num_inference_steps, generator, noise)
         rows = len(expert_inputs["noise"])
         expert_inputs["guidance"] = self.chunk_guidance(previous_actions, delay, rows, unnorm_key)
-        if context is not None:
-            self.check_context(context, text)
-        if not reuse_latent:
-            context = self.encode(images, text, think=think, context=context, max_new_tokens=max_new_tokens)
+        if reuse_latent:
+            context = ActionContext.joined(contexts)
+        else:
+            context = self.encode(images, text, think=thinks, context=contexts, max_new_tokens=max_new_tokens)
         return self.run_action_expert(context, expert_inputs, unnorm_key)
 
     @torch.no_grad()
@@ -132,37 +153,34 @@ class ActionGenerationMixin(ThinkingMixin):
         self,
         images,
         text: str | list[str],
-        think: bool | None = None,
-        context: ActionContext | None = None,
+        think: bool | Sequence[bool | None] | None = None,
+        context: ActionContext | Sequence[ActionContext | None] | None = None,
         max_new_tokens: int = 50,
     ) -> ActionContext:
         """The VLM's half of `generate_action`, with the same arguments: from images and text to a latent action."""
         self.check_evaluating()
-        if context is not None:
-            self.check_context(context, text)
-        if think not in (None, True, False):
-            raise ValueError(f"think is {think!r}, but it must be True, False or None for the checkpoint's default.")
-        if think is None:
-            think = self.config.thinks_by_default and context is None
-        if think:
+        contexts = self.contexts_of(context, text)
+        thinks = self.thinking_rows(think, contexts)
+        if any(thinks):
             require_positive_integer("max_new_tokens", max_new_tokens)
-        known = None if think or context is None or context.response_ids[0] is None else context.response_ids
-
-        style = self.config.response_style if think or known else None
+        known = [None if one is None else one.response_ids[0] for one in contexts]
+        styles = [
+            self.config.response_style if speaks or ids is not None else None
+            for speaks, ids in zip(thinks, known, strict=True)
+        ]
         padding = {"padding_side": "left", "pad_to_multiple_of": self.padded_to}
-        inputs = self.processor.prompt_inputs(images, text, response=style, **padding).to(self.device)
-        longest_response = max_new_tokens if think else max(map(len, known or [[]]))
+        inputs = self.processor.prompt_inputs(images, text, response=styles, **padding).to(self.device)
+        silent = [ids for speaks, ids in zip(thinks, known, strict=True) if not speaks]
+        longest_response = max(max_new_tokens if any(thinks) else 0, longest(silent))
         longest_turn = longest_response + 1 + self.config.num_action_queries
         self.check_length(inputs["input_ids"].shape[1], longest_turn)
         features = (self.compiled or self).encode_images(inputs["pixel_values"])
         prompt, mask = self.place_images(inputs["input_ids"], features), inputs["attention_mask"]
-        if think:
-            response_ids, latent_actions = self.think(prompt, mask, max_new_tokens, drafts_of(context, max_new_tokens))
+        if any(thinks):
+            response_ids, latent_actions = self.think(prompt, mask, max_new_tokens, known, thinks)
         else:
-            response_ids = known or [None] * len(prompt)
-            turns = [
-                self.assistant_turn(self.without_trailing_space(list(ids)) if ids else ids) for ids in response_ids
-            ]
+            response_ids = known
+            turns = [self.silent_turn(ids) for ids in known]
             tokens = prompt.shape[1] + longest_turn + self.padded_to
             with self.decoding_session(len(prompt), tokens, keep=False) as session:
                 latent_actions = self.decode_queries(turns, session, prompt, mask)
@@ -295,6 +313,44 @@ class ActionGenerationMixin(ThinkingMixin):
             raise ValueError("noise must be finite, but it holds NaN or infinite values.")
         return noise
 
+    def contexts_of(self, context, text: str | list[str]) -> list[ActionContext | None]:
+        """One context of one row for each row, checked; None where there is none."""
+        if not isinstance(text, (str, list, tuple)):
+            raise ValueError(f"text is {text!r}, but it must be an instruction, or a list of them.")
+        rows = as_rows(text)
+        if context is None:
+            return [None] * len(rows)
+        if not isinstance(context, (list, tuple)):
+            self.check_context(context, rows)
+            return context.rows()
+        if len(context) != len(rows):
+            raise ValueError(
+                f"Got {len(context)} contexts for {len(rows)} rows; give one per row, or None in its place."
+            )
+        for one, instruction in zip(context, rows, strict=True):
+            if one is not None:
+                self.check_context(one, instruction)
+        return list(context)
+
+    def thinking_rows(self, think, contexts: Sequence[ActionContext | None]) -> list[bool]:
+        """Which rows generate a response, checked."""
+        asked = think.tolist() if hasattr(think, "tolist") else think  # an array, or one of its values
+        asked = list(asked) if isinstance(asked, (list, tuple)) else [asked] * len(contexts)
+        if any(one not in (None, True, False) for one in asked):
+            raise ValueError(
+                f"think is {think!r}, but it must be True, False or None for the checkpoint's default, or a list with "
+                "one of these per row."
+            )
+        if len(asked) != len(contexts):
+            raise ValueError(
+                f"think has {len(asked)} entries for {len(contexts)} rows; give one value, or one per row."
+            )
+        default = self.config.thinks_by_default
+        return [
+            default and context is None if one is None else bool(one)
+            for one, context in zip(asked, contexts, strict=True)
+        ]
+
     def check_context(self, context: ActionContext, text: str | list[str] | None = None) -> None:
         """Refuse what is no context of this model, or one that was made for other instructions."""
         if not hasattr(context, "response_ids"):
@@ -330,11 +386,9 @@ class ActionGenerationMixin(ThinkingMixin):
             raise ValueError("The model is in training mode, where dropout would disturb it; call model.eval() first.")
 
 
-def drafts_of(context: ActionContext | None, max_new_tokens: int) -> tuple[tuple[int, ...], ...] | None:
-    """The context's responses, if there are any and none is too long to be given again."""
-    if context is None or context.response_ids[0] is None:
-        return None
-    return context.response_ids if max(map(len, context.response_ids)) <= max_new_tokens else None
+def longest(responses: Sequence[Sequence[int] | None]) -> int:
+    """Tokens of the longest; 0 without any."""
+    return max((len(ids) for ids in responses if ids is not None), default=0)
 
 
 def as_rows(text: str | list[str]) -> tuple[str, ...]:

@@ -34,60 +34,79 @@ class ThinkingMixin:
         prompt: torch.Tensor,
         prompt_mask: torch.Tensor,
         max_new_tokens: int,
-        drafts: Sequence[Sequence[int]] | None = None,
-    ) -> tuple[list[list[int]], torch.Tensor]:
-        """Generate each row's response greedily, then decode all action queries in one pass on the same KV cache.
+        known: Sequence[Sequence[int] | None],
+        thinks: Sequence[bool],
+    ) -> tuple[list[list[int] | None], torch.Tensor]:
+        """Generate responses greedily, then decode all action queries in one pass on the same KV cache.
 
         Args:
             prompt: (batch, seq, text_hidden_size), left padded; prompt_mask: (batch, seq).
-            drafts: what each row may say again, such as its last response; where greedy search agrees, the prompt's
-                pass is the only one.
+            known: a row that thinks may have said this before; where greedy search agrees in all of them, the prompt's
+                pass is the only one. A row that doesn't think has said this; None where it acts without words.
+            thinks: which rows speak, at least one.
 
         Returns:
             The response ids of each row, and C (batch, num_action_queries, text_hidden_size).
         """
-        turn = max_new_tokens + 1 + self.config.num_action_queries + self.padded_to
-        room = prompt.shape[1] + (turn if drafts is None else 2 * turn)
+        drafted = all(self.is_draft(ids, max_new_tokens) for ids, speaks in zip(known, thinks, strict=True) if speaks)
+        silent = max((len(ids or ()) for ids, speaks in zip(known, thinks, strict=True) if not speaks), default=0)
+        tail = 1 + self.config.num_action_queries + self.padded_to
+        room = prompt.shape[1] + max_new_tokens + silent + tail
+        if drafted:
+            room += max(max_new_tokens, silent) + tail
         with self.decoding_session(len(prompt), room) as session:
-            if drafts is None:
-                hidden = session.append(prompt, prompt_mask, last=1)
-            else:
-                hidden, latent_actions = self.say_again(prompt, prompt_mask, drafts, session)
+            if drafted:
+                hidden, latent_actions = self.say_again(prompt, prompt_mask, known, thinks, session)
                 if latent_actions is not None:
-                    return [list(draft) for draft in drafts], latent_actions
+                    return [None if ids is None else list(ids) for ids in known], latent_actions
+            else:
+                hidden = session.append(prompt, prompt_mask, last=1)
             start = session.filled
-            rows = self.speak(hidden, session, max_new_tokens)
-            responses = [self.without_trailing_space(row) for row in rows]
-            spoken, tails = session.filled - start, []
-            for i, (row, response) in enumerate(zip(rows, responses, strict=True)):
-                turn = self.assistant_turn(response)
+            rows = self.speak(hidden, session, max_new_tokens, thinks)
+            spoken, responses, tails = session.filled - start, [], []
+            for i, (row, ids, speaks) in enumerate(zip(rows, known, thinks, strict=True)):
+                response = self.without_trailing_space(row) if speaks else ids
+                turn = self.assistant_turn(response) if speaks else self.silent_turn(ids)
                 kept = common_prefix(row[:spoken], turn)
                 session.forget(i, start + kept)
+                responses.append(response)
                 tails.append(turn[kept:])
             return responses, self.decode_queries(tails, session)
+
+    def is_draft(self, ids: Sequence[int] | None, max_new_tokens: int) -> bool:
+        """Whether this is a response that could be given again."""
+        return ids is not None and len(ids) <= max_new_tokens
 
     def say_again(
         self,
         prompt: torch.Tensor,
         mask: torch.Tensor,
-        drafts: Sequence[Sequence[int]],
+        known: Sequence[Sequence[int] | None],
+        thinks: Sequence[bool],
         session: DecodingSession | FixedSession,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """One pass over prompts, drafted responses and queries (exact speculative decoding, Leviathan et al. 2023, with
+        """One pass over prompts, known responses and queries (exact speculative decoding, Leviathan et al. 2023, with
         a greedy target and the earlier response as the draft).
 
         Returns:
-            The hidden state at each prompt's end, (batch, 1, text_hidden_size), and C; None for C if in any row greedy
-            search would say anything else, and the session then goes on after the prompts.
+            The hidden state at each prompt's end, (batch, 1, text_hidden_size), and C; None for C if in any row that
+            thinks greedy search would say anything else, and the session then goes on after the prompts.
         """
-        turns = [self.assistant_turn(list(draft)) for draft in drafts]
+        turns = [
+            self.assistant_turn(list(ids)) if speaks else self.silent_turn(ids)
+            for ids, speaks in zip(known, thinks, strict=True)
+        ]
         ids, tail_mask = self.left_padded(turns)
         embeds = torch.cat([prompt, self.language_model.embed_tokens(ids)], dim=1)
         hidden = session.append(embeds, torch.cat([mask, tail_mask], dim=1), last=ids.shape[1] + 1)
         queries = self.config.num_action_queries
         said = self.next_tokens(hidden[:, : ids.shape[1] + 1 - queries]).tolist()  # up to the first query
-        spoken = [row[:1] + row[queries - len(turn) :] for row, turn in zip(said, turns, strict=True)]
-        if all(self.agrees(list(draft), row) for draft, row in zip(drafts, spoken, strict=True)):
+        rows = zip(said, turns, known, thinks, strict=True)
+        if all(
+            self.agrees(list(draft), row[:1] + row[queries - len(turn) :])
+            for row, turn, draft, speaks in rows
+            if speaks
+        ):
             return hidden[:, :1], hidden[:, -queries:].clone()
         for row in range(len(prompt)):
             session.forget(row, prompt.shape[1])
@@ -101,18 +120,24 @@ class ThinkingMixin:
         return said[:end] == draft and after in self.stop_token_ids
 
     def speak(
-        self, hidden: torch.Tensor, session: DecodingSession | FixedSession, max_new_tokens: int
+        self,
+        hidden: torch.Tensor,
+        session: DecodingSession | FixedSession,
+        max_new_tokens: int,
+        thinks: Sequence[bool],
     ) -> list[list[int]]:
         """Greedy search until the first action query token or the end of the turn (section 3.1, "Decoding strategies").
 
         Args:
             hidden: at the prompts' end, (batch, 1, text_hidden_size).
+            thinks: which rows speak; to the others nothing is added that counts.
 
         Returns:
-            The token ids of each row; the session holds all that were spoken in a step that another followed.
+            The token ids of each row, none of those that don't speak; the session holds all that were spoken in a step
+            that another followed.
         """
         stop = torch.tensor(self.stop_token_ids, device=hidden.device)
-        speaking = torch.ones(len(hidden), dtype=torch.bool, device=hidden.device)
+        speaking = torch.tensor(thinks, device=hidden.device)
         tokens, spoken = [], []  # per step: the token of each row, and whether the row was still speaking
         anyone = LateFlag()
         while len(tokens) < max_new_tokens:
@@ -157,6 +182,10 @@ class ThinkingMixin:
         """The response, exactly one space and all queries; without a response, the queries alone."""
         spoken = [] if response is None else [*response, *self.processor.space_token_ids]
         return spoken + self.processor.query_token_ids
+
+    def silent_turn(self, response: Sequence[int] | None) -> list[int]:
+        """The turn of a row that doesn't think: what it said before, if anything, and all queries."""
+        return self.assistant_turn(None if response is None else self.without_trailing_space(list(response)))
 
     def without_trailing_space(self, ids: list[int]) -> list[int]:
         """The ids without the white space at their end, which may be a part of the last token."""

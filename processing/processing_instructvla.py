@@ -238,7 +238,7 @@ class InstructVLAProcessor(ProcessorMixin):
         text: str | Sequence[str] | None = None,
         state: Any = None,
         unnorm_key: str | None = None,
-        response: str | None = None,
+        response: str | Sequence[str | None] | None = None,
         return_tensors: str | None = "pt",
         videos: None = None,
         audio: None = None,
@@ -253,7 +253,7 @@ class InstructVLAProcessor(ProcessorMixin):
                 is.
             state: `(state_dim,)` or `(batch, state_dim)` in physical units.
             unnorm_key: statistics that normalise the state; optional if there is one dataset.
-            response: what the model says before it acts, see `action_prompt`.
+            response: what the model says before it acts, see `action_prompt`; a list gives one per instruction.
             return_tensors: "pt", "np", or None for lists of ids.
             videos: not supported; `ProcessorMixin` passes None.
             audio: not supported; `ProcessorMixin` passes None.
@@ -285,7 +285,7 @@ class InstructVLAProcessor(ProcessorMixin):
         self,
         images: Any,
         text: str | Sequence[str],
-        response: str | None = None,
+        response: str | Sequence[str | None] | None = None,
         return_tensors: str | None = "pt",
         **text_options: Any,
     ) -> BatchFeature:
@@ -294,15 +294,18 @@ class InstructVLAProcessor(ProcessorMixin):
         Arguments, shapes and errors are those of `__call__`.
         """
         texts = as_texts(text)
+        responses = list(response) if isinstance(response, list | tuple) else [response] * len(texts)
+        if len(responses) != len(texts):
+            raise ValueError(f"give one response per instruction, got {len(responses)} and {len(texts)} texts")
         if is_chat(texts):
-            if response is not None:
+            if any(one is not None for one in responses):
                 raise ValueError(f"a formatted chat prompt takes no response, got {response!r}")
             frames, per_text = chat_images(images, self.cameras)
         else:
             frames = self._vlm_views(camera_rows(images, self.cameras))
             if len(frames) != len(texts):
                 raise ValueError(f"give one image per instruction, got {len(frames)} images and {len(texts)} texts")
-            texts = [self.action_prompt(instruction, response) for instruction in texts]
+            texts = [self.action_prompt(*pair) for pair in zip(texts, responses, strict=True)]
             per_text = [1] * len(texts)
         data = encode_texts(self.tokenizer, texts, **text_options)
         check_image_tokens(data["input_ids"], self.image_token_id, self.num_image_tokens, len(frames), per_text)
