@@ -1,5 +1,6 @@
 """Prompts as token ids, and the checks that they hold what the model expects."""
 
+import threading
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -19,6 +20,8 @@ TEXT_OPTIONS = (
     "return_text_replacement_offsets",
     "sanitize_control_tokens",
 )
+
+TOKENIZING = threading.Lock()
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase, num_action_queries: int) -> None:
@@ -49,8 +52,8 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, num_action_queries: int)
 def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: list[str], **options: Any) -> dict[str, list]:
     """Token ids and masks as lists, padded; never with special tokens that the text doesn't hold.
 
-    Padding is always on, for one text too: a fast tokenizer keeps the setting, and threads that share it would
-    otherwise change it under each other.
+    One thread at a time: a fast tokenizer keeps the padding it is called with, and threads that share it would change
+    it under each other. For the same reason padding is on for one text, too.
 
     Args:
         options: some of `TEXT_OPTIONS`, for the tokenizer's call.
@@ -65,7 +68,8 @@ def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: list[str], **options
             f"{nearest(unknown[0], TEXT_OPTIONS)!r}"
         )
     options.pop("return_text_replacement_offsets", None)  # nothing is replaced, so there are no such offsets
-    encoding = tokenizer(texts, **({"padding": True, "add_special_tokens": False} | options))
+    with TOKENIZING:
+        encoding = tokenizer(texts, **({"padding": True, "add_special_tokens": False} | options))
     longest = max(sum(mask) for mask in encoding["attention_mask"])
     if longest > tokenizer.model_max_length:
         raise ValueError(f"the prompt has {longest} tokens, the context holds {tokenizer.model_max_length}")

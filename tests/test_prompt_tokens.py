@@ -1,5 +1,7 @@
 """Prompts as token ids: padding, masks, and the refusals that keep a wrong prompt from the model."""
 
+import threading
+
 import pytest
 
 from instructvla.processing.prompt_tokens import check_image_tokens, check_tokenizer, encode_texts
@@ -14,6 +16,28 @@ def test_texts_are_padded_on_the_tokenizers_side_and_masked():
     assert lengths == [2, 7]
     assert data["attention_mask"][0] == [0] * 5 + [1] * 2
     assert encode_texts(tokenizer, ["go", "go now"], padding_side="right")["attention_mask"][0][:3] == [1, 1, 0]
+
+
+def test_a_tokenizer_is_called_by_one_thread_at_a_time():
+    """It keeps its padding between setting and using it."""
+    order = []
+
+    class Slow:
+        model_max_length = 9
+
+        def __call__(self, texts, **options):
+            order.append(texts)
+            if texts == ["first"]:
+                second.start()
+                second.join(0.2)
+            order.append(texts)
+            return {"input_ids": [[1]], "attention_mask": [[1]]}
+
+    tokenizer = Slow()
+    second = threading.Thread(target=encode_texts, args=(tokenizer, ["second"]))
+    encode_texts(tokenizer, ["first"])
+    second.join(10)
+    assert order == [["first"], ["first"], ["second"], ["second"]]
 
 
 def test_offsets_of_right_padding_stand_at_the_end_of_the_text():
