@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from instructvla.evaluation.demo_scene import draw_tabletop_scene
 from instructvla.evaluation.roofline import Peaks, synchronize
+from instructvla.weight_precision import stored_tensors
 
 INSTRUCTION = "put the spoon on the towel"
 WORD = "word"
@@ -122,7 +123,7 @@ class StagedAction:
 def size_of(module: torch.nn.Module | None, counts: Callable[[str], bool] = lambda name: True) -> int:
     """Bytes of the parameters that count; 0 for no module."""
     named = () if module is None else module.named_parameters()
-    return sum(p.numel() * p.element_size() for name, p in named if counts(name))
+    return sum(stored.nbytes for name, p in named if counts(name) for stored in stored_tensors(p))
 
 
 @contextmanager

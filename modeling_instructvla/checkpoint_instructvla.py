@@ -145,9 +145,10 @@ class CheckpointMixin:
             allow_no_statistics: for a model that can't act before it is trained.
 
         Raises:
-            ValueError: if the processor has no statistics and needs them, or for `push_to_hub=True`; nothing is
-                written then.
+            ValueError: if the processor has no statistics and needs them, for `push_to_hub=True`, or for quantised
+                weights; nothing is written then.
         """
+        self.check_not_quantized("saved")
         if push_to_hub:
             raise ValueError("save_pretrained writes a folder; call model.push_to_hub(repo_id) to publish it whole.")
         arguments = {"max_shard_size": max_shard_size, **kwargs}

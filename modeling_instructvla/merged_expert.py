@@ -17,8 +17,9 @@ def merge_expert(model: InstructVLAForConditionalGeneration) -> InstructVLAForCo
     W + (α/r) B A is computed in float32 and rounded to the model's type. What is not adapted is shared with `model`.
 
     Raises:
-        ValueError: for a model with several experts, or none.
+        ValueError: for a model with several experts, or none, and for quantised weights.
     """
+    model.check_not_quantized("merged")
     adapters = model.config.adapter_config
     if adapters.experts != 1:
         reason = (

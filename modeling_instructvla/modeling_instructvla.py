@@ -19,6 +19,7 @@ from .film_vision import FiLMLinear, FiLMVisionTransformer
 from .generation_instructvla import ActionGenerationMixin
 from .mixture_language_model import MixtureLanguageModel
 from .vision_projector import VisionProjector
+from .weight_precision import PrecisionMixin
 
 
 @dataclass
@@ -44,7 +45,9 @@ class InstructVLAOutput(ModelOutput):
     latent_actions: torch.Tensor | None = None
 
 
-class InstructVLAForConditionalGeneration(ActionGenerationMixin, CheckpointMixin, PreTrainedModel, GenerationMixin):
+class InstructVLAForConditionalGeneration(
+    ActionGenerationMixin, CheckpointMixin, PrecisionMixin, PreTrainedModel, GenerationMixin
+):
     """SigLIP → projector → Qwen2 with action queries and adaptation experts → action expert.
 
     Like a loaded model, a new one is in evaluation mode until `train()` is called.
