@@ -5,7 +5,7 @@ INSTALLED := $(VENV)/.installed
 RUN := $(VENV)/bin/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-gpu lint bench bench-tabletop bench-convert bench-stream bench-data bench-motion bench-train train-tabletop tabletop-results
+.PHONY: help setup demo test test-slow test-gpu lint bench bench-tabletop bench-convert bench-stream bench-data bench-motion bench-train latency-gpu train-tabletop tabletop-results
 
 help:
 	@echo "make setup      install the package with its dev extras into $(VENV)"
@@ -20,6 +20,7 @@ help:
 	@echo "make bench-stream    memory and speed of streaming 2,000 episodes twice (2 GB of disk) -> outputs/stream_memory.png"
 	@echo "make bench-motion    language motions per second of one core"
 	@echo "make bench-data      samples/s of each reader up to both towers' inputs, beside plain PIL and NumPy"
+	@echo "make latency-gpu     Table 14, stages and throughput of the released size, compiled, random weights -> docs/benchmarks"
 	@echo "make bench-train     samples/s of both training stages, and their share of the machine's matmul peak"
 
 setup: $(INSTALLED)
@@ -77,6 +78,10 @@ bench-motion: $(INSTALLED)
 
 bench-train: $(INSTALLED)
 	$(RUN) instructvla.training.bench_training
+
+latency-gpu: $(INSTALLED)
+	@mkdir -p docs/benchmarks
+	$(RUN) instructvla.evaluation.latency 2b --device cuda --compile --batches 1,2,4,8,16,32,64 --output docs/benchmarks/latency_2b.json
 
 bench-data: $(INSTALLED)
 	$(RUN) tests.bench_readers

@@ -18,19 +18,22 @@ import torch
 import typer
 from tqdm import tqdm
 
+from instructvla.argument_checks import parse_counts
 from instructvla.command_errors import errors_on_stderr
 from instructvla.compiled_inference import MODES
 from instructvla.evaluation.decision_cadence import Cadence
 from instructvla.evaluation.demo_scene import draw_tabletop_scene
 from instructvla.evaluation.doctor import choose_device
-from instructvla.evaluation.one_picture import DEFAULT_INSTRUCTION, load_model
+from instructvla.evaluation.inference_model import UNTRAINED, load_for_inference
+from instructvla.evaluation.one_picture import DEFAULT_INSTRUCTION
 from instructvla.evaluation.roofline import Peaks
 from instructvla.evaluation.stage_latency import measure_stages, stage_table
+from instructvla.evaluation.throughput import curve_points, measure_throughput, throughput_table
 from instructvla.evaluation.weights_fingerprint import weights_fingerprint
 
-NANO = "nano"
 WARM_UP, STEPS = 50, 200
 RETHINK = 20  # steps between two answers
+MOST_ROWS = 1024
 SETTINGS: Mapping[str, Cadence] = {
     "with language": Cadence(think=True, rethink=RETHINK),
     "action only": Cadence(),
@@ -155,7 +158,7 @@ def environment(model: Any) -> dict[str, Any]:
 
 @app.command()
 def main(
-    model: Annotated[str, typer.Argument(help="Folder or Hub repository; nano for the untrained one.")],
+    model: Annotated[str, typer.Argument(help=f"Folder or Hub repository; {', '.join(UNTRAINED)}: untrained.")],
     revision: Annotated[str | None, typer.Option(help="Of the Hub repository.")] = None,
     device: Annotated[str | None, typer.Option(help="E.g. cuda:1; default: CUDA where there is one.")] = None,
     dtype: Annotated[str | None, typer.Option(help=f"{', '.join(DTYPES)}; default: fp32 on a CPU, else bf16.")] = None,
@@ -164,6 +167,8 @@ def main(
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 50,
     compiled: Annotated[bool, typer.Option("--compile/--no-compile", help="On fixed shapes; CUDA graphs.")] = False,
     stage_repeats: Annotated[int, typer.Option(min=1, help="Actions that the stages are measured on.")] = 10,
+    batches: Annotated[str | None, typer.Option(help="Rows per call for the throughput, e.g. 1,2,4,8,64.")] = None,
+    batch_repeats: Annotated[int, typer.Option(min=1, help="Measured calls for each of them.")] = 10,
     output: Annotated[Path | None, typer.Option(help="Also write the numbers as JSON.")] = None,
 ) -> None:
     """Measure the time per action in the paper's three settings."""
@@ -172,17 +177,24 @@ def main(
             raise ValueError(f"--dtype {dtype} is not known; choose from {', '.join(DTYPES)}.")
         if output is not None and not output.absolute().parent.is_dir():
             raise ValueError(f"--output {output} can't be written; give a file in a folder that exists.")
+        rows = [] if batches is None else parse_counts("--batches", batches, MOST_ROWS)
         place = choose_device(device)
         chosen = DTYPES[dtype or ("fp32" if place.type == "cpu" else "bf16")]
-        loaded = load_model(None if model == NANO else model, revision).to(place, chosen)
+        loaded = load_for_inference(model, revision, device, chosen)
         if compiled:
-            typer.echo(loaded.compile_for_inference(modes=MODES, max_new_tokens=max_new_tokens))
+            tokens = len(loaded.processor.encode_text(DEFAULT_INSTRUCTION))
+            options = {"instruction_tokens": tokens, "max_new_tokens": max_new_tokens}
+            typer.echo(loaded.compile_for_inference(rows=sorted({1, *rows}), modes=MODES, **options))
         with tqdm(total=len(SETTINGS) * (warm_up + steps), unit="action") as bar:
             found = [measure_latency(loaded, name, warm_up, steps, max_new_tokens, bar) for name in SETTINGS]
+        with tqdm(total=len(curve_points(rows)), unit="batch", disable=not rows) as bar:
+            curve = measure_throughput(loaded, rows, batch_repeats, max_new_tokens, bar)
         about = environment(loaded)
         peaks, costs = Peaks.measured(place, chosen), measure_stages(loaded, stage_repeats)
         typer.echo(latency_table(found, loaded.config.horizon))
         typer.echo("\n" + stage_table(costs, peaks) + "\n")
+        if curve:
+            typer.echo(throughput_table(curve) + "\n")
         typer.echo(
             f"{model}, {about['parameters'] / 1e6:.1f} M parameters, {about['dtype']}, {about['device']}, "
             f"{warm_up} steps of warm-up and {steps} measured, one action per call"
@@ -194,6 +206,7 @@ def main(
                 "warm_up": warm_up,
                 "rows": [one.record() for one in found],
                 "stages": [cost.record(peaks) for cost in costs],
+                "throughput": [one.record() for one in curve],
             }
             output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 

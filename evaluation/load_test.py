@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from instructvla.argument_checks import parse_counts
 from instructvla.command_errors import errors_on_stderr
 from instructvla.evaluation.served_process import served
 
@@ -18,17 +19,6 @@ if TYPE_CHECKING:  # websockets is an extra
 MAX_CLIENTS = 256
 
 app = typer.Typer(add_completion=False)
-
-
-def parse_clients(text: str) -> list[int]:
-    """`"1,2,4"` as numbers of clients."""
-    try:
-        numbers = [int(part) for part in text.split(",")]
-    except ValueError:
-        numbers = []
-    if not numbers or not all(1 <= number <= MAX_CLIENTS for number in numbers):
-        raise ValueError(f"--clients {text} must be numbers from 1 to {MAX_CLIENTS}, as in 1,2,4,8,16,32")
-    return numbers
 
 
 def load_table(loads: "Sequence[ClientLoad]") -> str:
@@ -84,7 +74,7 @@ def main(
             from instructvla.evaluation.policy_messages import PolicyError
         except ImportError as error:
             raise ValueError(f"the load test needs {error.name}: pip install 'instructvla[serve]'") from error
-        numbers = parse_clients(clients)
+        numbers = parse_counts("--clients", clients, MAX_CLIENTS)
         check_output(output)
         if think and reuse_latent:
             raise ValueError("--think and --reuse-latent exclude each other: reuse runs no language model")

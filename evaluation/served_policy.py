@@ -9,13 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from instructvla.evaluation.doctor import choose_device
-from instructvla.evaluation.one_picture import load_model
+from instructvla.evaluation.inference_model import load_for_inference
 from instructvla.evaluation.policy_observations import ObservationReader, PolicyRequest
 from instructvla.evaluation.weights_fingerprint import weights_fingerprint
 from instructvla.generation_instructvla import ActionContext
 
-NANO = "nano"
 WARM_UP_SIDE = 64  # pixels of the blank picture
 
 
@@ -144,15 +142,13 @@ def load_policy(
     """A model that has answered once, on `device` (default: CUDA where there is one), in float32 on a CPU.
 
     Args:
-        name: folder or Hub repository; "nano" is the untrained nano model.
+        name: as of `load_for_inference`.
         revision: of the repository.
 
     Raises:
         ValueError: no such model or device, or a model that can't act.
     """
-    place = choose_device(device)
-    model = load_model(None if name == NANO else name, revision).to(place)
-    model = model.float() if place.type == "cpu" else model
+    model = load_for_inference(name, revision, device)
     known = getattr(model.config, "_commit_hash", None) or revision
     policy = ServedPolicy(model, name, known, max_new_tokens)
     policy.warm_up()

@@ -48,25 +48,32 @@ def test_rates_are_over_all_measured_steps():
 
 
 def test_the_command_prints_and_writes_all_settings(tmp_path, monkeypatch):
-    monkeypatch.setattr(latency, "load_model", lambda *_: shared_model())
+    monkeypatch.setattr(latency, "load_for_inference", lambda *_: shared_model())
     monkeypatch.setattr(roofline, "MATMUL_SIDES", {"cpu": (64,)})
     monkeypatch.setattr(roofline, "COPY_BYTES", {"cpu": 2**20})
     output = tmp_path / "latency.json"
     options = ["--warm-up", "1", "--steps", "2", "--max-new-tokens", "2", "--device", "cpu", "--stage-repeats", "1"]
-    options += ["--output", str(output)]
+    options += ["--batches", "1,2", "--batch-repeats", "1", "--output", str(output)]
     result = CliRunner().invoke(app, ["nano", *options])
     assert result.exit_code == 0, result.output
     record = json.loads(output.read_text())
     assert [row["setting"] for row in record["rows"]] == list(SETTINGS) and record["environment"]["dtype"] == "float32"
+    kinds = [(row["rows"], row["mode"]) for row in record["throughput"]]
+    assert kinds == [(1, "act"), (2, "act"), (1, "think"), (2, "think"), (2, "mixed")]
+    assert all(row["p50_ms"] > 0 and row["chunks_per_s"] > 0 for row in record["throughput"])
     stages = [row["stage"] for row in record["stages"]]
     assert stages[-1] == "action expert" and all(row["gflop"] > 0 for row in record["stages"][1:])
-    assert all(name in result.stdout for name in [*SETTINGS, *stages, "measured peaks"])
-    assert all(name in result.stdout for name in SETTINGS) and "1 steps of warm-up and 2 measured" in result.stdout
+    assert all(name in result.stdout for name in [*SETTINGS, *stages, "measured peaks", "mixed: p50, ms"])
+    assert "1 steps of warm-up and 2 measured" in result.stdout
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [(["--dtype", "int3"], "choose from bf16"), (["--output", "/no/where.json"], "can't be written")],
+    [
+        (["--dtype", "int3"], "choose from bf16"),
+        (["--batches", "0"], "--batches 0 must be numbers from 1 to 1024"),
+        (["--output", "/no/where.json"], "can't be written"),
+    ],
 )
 def test_bad_input_is_one_line(options, message):
     result = CliRunner().invoke(app, ["nano", *options])
