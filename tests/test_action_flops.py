@@ -9,8 +9,7 @@ from instructvla.decoding_session import DecodingSession, FixedSession
 from instructvla.evaluation.action_flops import action_flops, expert_layer
 from instructvla.modeling_instructvla import InstructVLAForConditionalGeneration
 from instructvla.nano import untrained_nano
-
-PROMPT = 297  # tokens of a usual instruction with its image
+from tests.action_stages import PROMPT, stages
 
 
 @pytest.fixture(scope="module")
@@ -26,40 +25,12 @@ def counted(work) -> int:
     return counter.get_total_flops()
 
 
-def stages(model, prompt: int, words: int | None, session) -> dict[str, int]:
-    """FLOPs of each stage as it is computed, on inputs without meaning."""
-    config, device = model.config, model.device
-    size, queries = config.text_config.hidden_size, config.num_action_queries
-    images = torch.zeros(1, 3, *[config.vision_config.image_size] * 2, device=device)
-
-    def append(tokens: int, last: int):
-        ones = torch.ones(1, tokens, dtype=torch.long, device=device)
-        return session.append(torch.zeros(1, tokens, size, device=device), ones, last)
-
-    found = {"images": counted(lambda: model.encode_images(images))}
-    if words is None:
-        found["prompt and queries"] = counted(lambda: append(prompt + queries, queries))
-    else:
-        choose = model.next_tokens
-        found["prompt"] = counted(lambda: append(prompt, 1))
-        found["words"] = counted(lambda: [choose(append(1, 1)[:, -1]) for _ in range(words)])
-        found["words"] += counted(lambda: choose(torch.zeros(1, size, device=device)))
-        found["queries"] = counted(lambda: append(queries + 1, queries))
-    latent = torch.zeros(1, queries, size, device=device)
-    side = config.action_vision_config.image_size
-    seen = torch.zeros(1, len(config.cameras), 3, side, side, device=device)
-    state = None if config.state_dim is None else torch.zeros(1, config.state_dim, device=device)
-    noise = torch.zeros(1, config.horizon, config.action_dim, device=device)
-    found["action expert"] = counted(lambda: model.action_expert.sample(latent, seen, noise, state))
-    return found
-
-
 @pytest.mark.parametrize("words", [None, 2])
 def test_a_full_size_action_is_within_two_percent_of_the_minimum(full_size, words):
     """With fixed caches and a padded prompt, as on a GPU."""
     padded = -(-PROMPT // 8) * 8
     session = FixedSession(full_size.language_model, 1, padded + 128)
-    found, least = stages(full_size, padded, words, session), action_flops(full_size.config, PROMPT, words)
+    found, least = stages(full_size, padded, words, session, counted), action_flops(full_size.config, PROMPT, words)
     assert list(found) == list(least)
     assert sum(least.values()) <= sum(found.values()) <= 1.02 * sum(least.values())
 
@@ -68,7 +39,7 @@ def test_a_full_size_action_is_within_two_percent_of_the_minimum(full_size, word
 @pytest.mark.parametrize("experts", [1, 2])
 def test_stages_without_padding_cost_exactly_what_is_counted(words, experts):
     model = untrained_nano(adapter_config={"experts": experts})
-    found = stages(model, 40, words, DecodingSession(model.language_model))
+    found = stages(model, 40, words, DecodingSession(model.language_model), counted)
     least = action_flops(model.config, 40, words)
     prefix = model.config.num_action_queries + model.config.action_vision_config.num_patches
     least["action expert"] += expert_layer(model.config, 0, prefix, prefix)  # its top layer's outputs are not read
