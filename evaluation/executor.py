@@ -16,6 +16,7 @@ import numpy as np
 
 from instructvla.evaluation.chunk_schedules import Schedule
 from instructvla.evaluation.decision_cadence import Cadence, noise_seed
+from instructvla.evaluation.policy_observations import BACKGROUND
 from instructvla.evaluation.robots import Robot
 from instructvla.evaluation.system_two import Rewriting, SystemTwo
 
@@ -100,10 +101,13 @@ class Executor:
         seed: of the flow's noise, with the decision's number; None draws at random.
         delay: control steps by which each answer is held back, to see in a simulation what a slower machine does.
         in_background: whether another thread waits for the answer, as on a robot that must not stop.
+        thinks_in_background: whether a policy server renews the words beside the actions, which go on with the last
+            words meanwhile; the episode's first words come before its first action.
         system_two: says each instruction in plain words before the policy first hears of it; the robot waits for it.
 
     Raises:
-        ValueError: a negative delay, or a delay for answers that have one of their own.
+        ValueError: a negative delay, a delay for answers that have one of their own, or words to be renewed in the
+            background by a cadence that never renews them.
     """
 
     def __init__(
@@ -117,14 +121,17 @@ class Executor:
         delay: int = 0,
         in_background: bool = False,
         system_two: SystemTwo | None = None,
+        thinks_in_background: bool = False,
     ):
         if delay < 0 or (delay and in_background):
             raise ValueError(f"delay is {delay}; give at least 0, and 0 for answers that are waited for in background.")
+        if thinks_in_background and cadence.rethink is None:
+            raise ValueError("thinks_in_background needs words that are renewed; give Cadence(think=True, rethink=N).")
         self.policy, self.robot, self.cadence = policy, robot, cadence
         self.schedule = robot.make_schedule() if schedule is None else schedule
         self.unnorm_key, self.seed = unnorm_key, seed
         self.instruction: str | None = None
-        self._delay, self._system_two = delay, system_two
+        self._delay, self._system_two, self._thinks_in_background = delay, system_two, thinks_in_background
         self._thread = ThreadPoolExecutor(1) if in_background else None
         self._pending: Pending | None = None
 
@@ -187,7 +194,7 @@ class Executor:
         options = {
             "state": state,
             "unnorm_key": self.unnorm_key,
-            "think": mode.think,
+            "think": BACKGROUND if mode.think and number and self._thinks_in_background else mode.think,
             "reuse_latent": mode.reuse_latent,
             "reset": number == 0,
             "seed": None if self.seed is None else noise_seed(self.seed, number),

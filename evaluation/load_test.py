@@ -59,6 +59,9 @@ def main(
     clients: Annotated[str, typer.Option(help="Numbers of clients.")] = "1,2,4,8,16,32",
     seconds: Annotated[float, typer.Option(min=0.1, help="For each number of clients.")] = 10.0,
     think: Annotated[bool | None, typer.Option(help="Speak in each request, or never; default: once.")] = None,
+    think_in_background: Annotated[
+        bool, typer.Option(help="Renew the words all the time, beside the actions.")
+    ] = False,
     reuse_latent: Annotated[bool, typer.Option(help="Run only the action expert after the first answer.")] = False,
     disturb: Annotated[bool, typer.Option(help="Compare answers with and without bad clients instead.")] = False,
     requests: Annotated[int, typer.Option(min=1, help="Of each good client, with --disturb.")] = 10,
@@ -76,9 +79,10 @@ def main(
             raise ValueError(f"the load test needs {error.name}: pip install 'instructvla[serve]'") from error
         numbers = parse_counts("--clients", clients, MAX_CLIENTS)
         check_output(output)
-        if think and reuse_latent:
-            raise ValueError("--think and --reuse-latent exclude each other: reuse runs no language model")
-        given: dict[str, Any] = {"think": think, "reuse_latent": reuse_latent or None}
+        if sum([think is not None, think_in_background, reuse_latent]) > 1:
+            raise ValueError("--think, --think-in-background and --reuse-latent exclude each other; give one of them")
+        given: dict[str, Any] = {"think": "background" if think_in_background else think}
+        given["reuse_latent"] = reuse_latent or None
         options = {name: value for name, value in given.items() if value is not None}
         affected = False
         try:

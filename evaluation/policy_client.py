@@ -73,7 +73,7 @@ class PolicyClient:
         instruction: str,
         state: np.ndarray | None = None,
         unnorm_key: str | None = None,
-        think: bool | None = None,
+        think: bool | str | None = None,
         reuse_latent: bool = False,
         reset: bool = False,
         seed: int | None = None,
@@ -87,7 +87,8 @@ class PolicyClient:
             instruction: what to do; another one than before starts afresh.
             state: `(state_dim,)`, physical units, if the model takes one.
             unnorm_key: whose statistics to use; may be left out when the checkpoint has one set.
-            think: True speaks anew, False does not; default: as trained, and once per instruction.
+            think: True speaks anew, False does not; "background" acts on the last words now, and speaks anew about
+                these pictures for later answers; default: as trained, and once per instruction.
             reuse_latent: only run the action expert, on the latent action of the earlier answer.
             reset: forget the earlier answers first.
             seed: of the flow's initial noise.

@@ -37,6 +37,9 @@ OPENPI_CAMERAS = {"image": 0, "exterior_image_1_left": 0, "wrist_image": "wrist"
 """openpi's picture names: the model's camera by number, or the first one with this in its name."""
 
 MAX_INSTRUCTION = 2000  # characters
+BACKGROUND = "background"
+"""Of `think`: act on the last words now, and speak anew beside the actions."""
+
 IMAGE_SIDES = (16, 4096)  # pixels; a sliver of a picture would become a huge one when its short side is resized
 
 
@@ -48,7 +51,8 @@ class PolicyRequest:
         images: `(height, width, 3)` uint8 for each of the model's cameras; empty if the request only resets.
         instruction: what the robot shall do; empty if the request only resets.
         state: `(state_dim,)` float64, physical units, or None.
-        unnorm_key, think, reuse_latent: as for `generate_action`.
+        unnorm_key, reuse_latent: as for `generate_action`.
+        think: as for `generate_action`, or `BACKGROUND`.
         reset: forget the connection's earlier answers first.
         seed: of the flow's initial noise; None draws one.
         previous_actions: `(k, action_dim)` float64, what the last chunk still has to give, or None.
@@ -60,7 +64,7 @@ class PolicyRequest:
     instruction: str
     state: np.ndarray | None = None
     unnorm_key: str | None = None
-    think: bool | None = None
+    think: bool | str | None = None
     reuse_latent: bool = False
     reset: bool = False
     seed: int | None = None
@@ -107,7 +111,7 @@ class ObservationReader:
             instruction=_instruction(own),
             state=self._checked_state(state),
             unnorm_key=self._checked_key(own.get("unnorm_key")),
-            think=None if own.get("think") is None else _flag(own, "think"),
+            think=_think(own.get("think")),
             reuse_latent=_flag(own, "reuse_latent"),
             reset=_flag(own, "reset"),
             seed=_count(own, "seed"),
@@ -218,6 +222,14 @@ def _flag(own: Mapping[str, Any], name: str) -> bool:
         return False
     if not isinstance(value, bool | np.bool_):
         raise ValueError(f"{name} must be true or false, got {str(value)[:60]!r}")
+    return bool(value)
+
+
+def _think(value: Any) -> bool | str | None:
+    if value is None or value == BACKGROUND:
+        return value
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(f"think must be true, false or {BACKGROUND!r}, got {str(value)[:60]!r}")
     return bool(value)
 
 

@@ -24,9 +24,9 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
+from instructvla.evaluation.policy_lanes import PolicyLanes
 from instructvla.evaluation.policy_messages import PolicyError, pack
 from instructvla.evaluation.policy_session import ImpatientClientError, PolicySession
-from instructvla.evaluation.request_batching import RequestBatcher
 from instructvla.evaluation.served_policy import ServedPolicy
 
 HEALTH_PATH = "/healthz"
@@ -47,7 +47,7 @@ class ServerLimits:
     Args:
         max_message_mb: largest observation, in MiB; a larger one closes its connection (code 1009).
         max_clients: most connections; more are refused with HTTP status 503.
-        max_queue: most requests that wait for the model; more are refused as "busy".
+        max_queue: most requests that wait to act, and most that wait to think; more are refused as "busy".
         max_batch: most requests answered together.
         max_wait_ms: how long a request waits for others to share its batch.
         deadline_s: longest time from a request to its answer.
@@ -83,13 +83,13 @@ class PolicyServer:
         self.policy, self.limits, self._token = policy, limits or ServerLimits(), token
         self._clients = self._in_flight = 0
         self._stopping = False
-        self._batcher: RequestBatcher | None = None
+        self._lanes: PolicyLanes | None = None
 
     async def run(self, sock: socket.socket, stop: asyncio.Event, on_ready: Callable[[], None]) -> None:
         """Serve on a bound socket until `stop` is set; then answer what runs or waits, refuse the rest, and close."""
         limits = self.limits
-        self._batcher = RequestBatcher(
-            self.policy.act, limits.max_batch, limits.max_wait_ms / 1000, limits.max_queue, lambda: self._clients
+        self._lanes = PolicyLanes(
+            self.policy, limits.max_batch, limits.max_wait_ms / 1000, limits.max_queue, lambda: self._clients
         )
         try:
             async with serve(
@@ -112,14 +112,14 @@ class PolicyServer:
                 self._stopping = True
                 await self._drained()
         finally:
-            await asyncio.to_thread(self._batcher.close, 1.0)
+            await asyncio.to_thread(self._lanes.close, 1.0)
 
     def health(self) -> tuple[HTTPStatus, dict[str, Any]]:
         """What `GET /healthz` answers: 200 while requests are taken and answered, else 503."""
-        running_s = self._batcher.running_s()
+        running_s = self._lanes.running_s()
         status = "ok"
-        if not self._batcher.alive:
-            status = "the model's thread has ended"
+        if not self._lanes.alive:
+            status = "a thread of the model has ended"
         elif running_s > self.limits.deadline_s:
             status = "the model's call exceeds the deadline"
         if self._stopping:
@@ -128,7 +128,7 @@ class PolicyServer:
             "status": status,
             "model": self.policy.name,
             "revision": self.policy.revision,
-            "queue": self._batcher.waiting,
+            "queue": self._lanes.waiting,
             "clients": self._clients,
             "running_s": round(running_s, 3),
         }
@@ -158,7 +158,7 @@ class PolicyServer:
 
     async def _serve_client(self, connection: ServerConnection) -> None:
         self._clients += 1
-        session = PolicySession(self.policy, self._batcher, self.limits.deadline_s)
+        session = PolicySession(self.policy, self._lanes, self.limits.deadline_s)
         try:
             await _send(connection, pack(self.policy.metadata))
             while True:
@@ -172,6 +172,7 @@ class PolicyServer:
         except ImpatientClientError as error:
             await connection.close(1008, str(error))
         finally:
+            session.close()
             self._clients -= 1
 
     async def _answer(self, connection: ServerConnection, session: PolicySession, message: bytes | str) -> None:

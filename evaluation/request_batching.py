@@ -59,6 +59,7 @@ class RequestBatcher:
         self._jobs: list[_Job] = []
         self._changed = threading.Condition()
         self._closed = False
+        self._running = 0
         self._run_began: float | None = None
         self._thread = threading.Thread(target=self._work, name="policy model", daemon=True)
         self._thread.start()
@@ -67,6 +68,11 @@ class RequestBatcher:
     def waiting(self) -> int:
         """How many requests wait, those being answered not counted."""
         return len(self._jobs)
+
+    @property
+    def under_way(self) -> int:
+        """How many requests wait or are being answered."""
+        return len(self._jobs) + self._running
 
     @property
     def alive(self) -> bool:
@@ -117,6 +123,7 @@ class RequestBatcher:
     def _next_batch(self) -> list[_Job] | None:
         """The next requests to answer together; waits for them, and gives None after `close`."""
         with self._changed:
+            self._running = 0
             while not self._jobs and not self._closed:
                 self._changed.wait()
             give_up = time.monotonic() + self._max_wait_s
@@ -127,6 +134,7 @@ class RequestBatcher:
                 return None
             same = [job for job in self._jobs if job.key == self._jobs[0].key][: self._max_batch]
             self._jobs = [job for job in self._jobs if job not in same]
+            self._running = len(same)
             return same
 
     def _answer(self, jobs: list[_Job]) -> None:

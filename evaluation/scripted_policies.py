@@ -59,9 +59,13 @@ class ScriptedPolicy:
             "unnorm_keys": list(unnorm_keys),
             "cameras": list(cameras),
             "state_dim": None,
+            "horizon": 1,
             "action_dim": ACTION_DIM,
             "thinks_by_default": False,
         }
+
+    def thinks(self, call: Any) -> bool:
+        return False
 
     def key(self, call: Any) -> Hashable:
         """All calls can be answered together."""

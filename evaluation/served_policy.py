@@ -1,7 +1,7 @@
 """A model as a policy server sees it: what it tells of itself, and `generate_action` for several clients at once."""
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from typing import Any
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from instructvla.evaluation.inference_model import load_for_inference
-from instructvla.evaluation.policy_observations import ObservationReader, PolicyRequest
+from instructvla.evaluation.policy_observations import BACKGROUND, ObservationReader, PolicyRequest
 from instructvla.evaluation.weights_fingerprint import weights_fingerprint
 from instructvla.generation_instructvla import ActionContext
 
@@ -19,17 +19,28 @@ WARM_UP_SIDE = 64  # pixels of the blank picture
 
 @dataclass(frozen=True)
 class PolicyCall:
-    """A request, and the connection's context: of one row, None where nothing can be reused."""
+    """A request.
+
+    Args:
+        context: the connection's, of one row; None where nothing can be reused.
+        words_only: think about the request's pictures; nobody waits for an action.
+    """
 
     request: PolicyRequest
     context: ActionContext | None = None
+    words_only: bool = False
 
 
 @dataclass(frozen=True)
 class PolicyResult:
-    """`actions`: `(horizon, action_dim)` float32, physical units; `context`: of one row, for the next call."""
+    """What a call gave.
 
-    actions: np.ndarray
+    Args:
+        actions: `(horizon, action_dim)` float32, physical units; None of a call for words alone.
+        context: of one row, for the next call.
+    """
+
+    actions: np.ndarray | None
     response: str | None
     context: ActionContext
 
@@ -42,13 +53,23 @@ class ServedPolicy:
         name: folder or Hub repository, told to clients.
         revision: of the repository, told to clients.
         max_new_tokens: limit of a response.
+        batch_sizes: that the model is prepared for, ascending; smaller batches are filled up by repeating a call.
+            Empty: any size.
 
     Raises:
         ValueError: a model without statistics, which can't act.
     """
 
-    def __init__(self, model: Any, name: str, revision: str | None = None, max_new_tokens: int = 50):
+    def __init__(
+        self,
+        model: Any,
+        name: str,
+        revision: str | None = None,
+        max_new_tokens: int = 50,
+        batch_sizes: Sequence[int] = (),
+    ):
         self.model, self.name, self.revision, self.max_new_tokens = model, name, revision, max_new_tokens
+        self.batch_sizes = tuple(batch_sizes)
         processor = model.processor
         if not processor.statistics:
             processor.resolve_unnorm_key()  # says what is missing
@@ -83,33 +104,62 @@ class ServedPolicy:
             "thinks_by_default": bool(config.thinks_by_default),
         }
 
+    def thinks(self, call: PolicyCall) -> bool:
+        """Whether words are generated for it: what takes long."""
+        think, context = call.request.think, call.context
+        if call.words_only:
+            return True
+        if call.request.reuse_latent:
+            return False
+        if think == BACKGROUND:
+            return not has_words(context)
+        return self.model.config.thinks_by_default and context is None if think is None else think
+
     def key(self, call: PolicyCall) -> Hashable:
-        """Calls with equal keys can be answered in one batch."""
+        """Calls with equal keys can be answered in one batch, and none of them waits for another kind of work."""
         known = call.request.previous_actions
-        return self._mode(call), call.request.unnorm_key, None if known is None else len(known), call.request.delay
+        work = (call.request.reuse_latent, self.thinks(call), call.words_only)
+        return work, call.request.unnorm_key, None if known is None else len(known), call.request.delay
 
     def act(self, calls: Sequence[PolicyCall]) -> list[PolicyResult]:
-        """Answers of calls with the same key, from one call of `generate_action`.
+        """Answers of calls with the same key, from one call of the model.
 
         Raises:
             ValueError: a call that the model refuses.
         """
+        full = next((size for size in self.batch_sizes if size >= len(calls)), len(calls))
+        filled = [*calls, *[calls[-1]] * (full - len(calls))]
+        results = self._words(filled) if calls[0].words_only else self._actions(filled)
+        return results[: len(calls)]
+
+    def _actions(self, calls: Sequence[PolicyCall]) -> list[PolicyResult]:
         requests = [call.request for call in calls]
         output = self.model.generate_action(
-            [request.images for request in requests],
-            [request.instruction for request in requests],
+            *_seen_and_told(requests),
             state=_stacked([request.state for request in requests]),
             unnorm_key=requests[0].unnorm_key,
+            think=[self.thinks(call) for call in calls],
+            context=[call.context for call in calls],
+            reuse_latent=requests[0].reuse_latent,
             generator=[_generator(request.seed) for request in requests],
             max_new_tokens=self.max_new_tokens,
             previous_actions=_stacked([request.previous_actions for request in requests]),
             delay=requests[0].delay,
-            **self._reuse(calls),
         )
         actions = output.actions.numpy()  # (batch, horizon, action_dim)
         return [
-            PolicyResult(actions[row], output.response[row], _row(output.context, row)) for row in range(len(calls))
+            PolicyResult(chunk, context.response[0], context)
+            for chunk, context in zip(actions, _own_rows(output.context), strict=True)
         ]
+
+    def _words(self, calls: Sequence[PolicyCall]) -> list[PolicyResult]:
+        spoken = self.model.encode(
+            *_seen_and_told([call.request for call in calls]),
+            think=True,
+            context=[call.context for call in calls],
+            max_new_tokens=self.max_new_tokens,
+        )
+        return [PolicyResult(None, context.response[0], context) for context in _own_rows(spoken)]
 
     def warm_up(self) -> PolicyResult:
         """One answer to a blank picture, so that what can't work fails before a client comes, and caches are made."""
@@ -117,23 +167,6 @@ class ServedPolicy:
         state = None if self.reader.state_dim is None else np.zeros(self.reader.state_dim)
         images = {camera: blank for camera in self.reader.cameras}
         return self.act([PolicyCall(PolicyRequest(images, "wait", state, self.unnorm_keys[0], seed=0))])[0]
-
-    def _mode(self, call: PolicyCall) -> str:
-        """What runs, as `generate_action` decides it from `think`, `context` and `reuse_latent`."""
-        request, context = call.request, call.context
-        answered = context is not None and context.response_ids[0] is not None
-        if request.reuse_latent:
-            return "reuse latent action after words" if answered else "reuse latent action"
-        if request.think or (request.think is None and context is None and self.model.config.thinks_by_default):
-            return "think"
-        return "reuse response" if answered else "act"
-
-    def _reuse(self, calls: Sequence[PolicyCall]) -> dict[str, Any]:
-        mode = self._mode(calls[0])
-        if mode in ("think", "act"):
-            return {"think": mode == "think"}
-        context = _merged([call.context for call in calls])
-        return {"context": context, "reuse_latent": mode != "reuse response"}
 
 
 def load_policy(
@@ -169,16 +202,15 @@ def _generator(seed: int | None) -> torch.Generator:
     return generator
 
 
-def _merged(contexts: Sequence[ActionContext]) -> ActionContext:
-    return ActionContext(
-        instruction=tuple(context.instruction[0] for context in contexts),
-        response=tuple(context.response[0] for context in contexts),
-        response_ids=tuple(context.response_ids[0] for context in contexts),
-        latent_actions=torch.cat([context.latent_actions for context in contexts]),
-    )
+def _seen_and_told(requests: Sequence[PolicyRequest]) -> tuple[list, list[str]]:
+    return [request.images for request in requests], [request.instruction for request in requests]
 
 
-def _row(context: ActionContext, row: int) -> ActionContext:
-    """A copy: a view would keep the whole batch alive."""
-    latent = context.latent_actions[row : row + 1].clone()
-    return ActionContext((context.instruction[row],), (context.response[row],), (context.response_ids[row],), latent)
+def _own_rows(context: ActionContext) -> list[ActionContext]:
+    """Copies: a view would keep the whole batch alive."""
+    return [replace(row, latent_actions=row.latent_actions.clone()) for row in context.rows()]
+
+
+def has_words(context: ActionContext | None) -> bool:
+    """Whether there is a response that can be acted on."""
+    return context is not None and context.response_ids[0] is not None

@@ -6,8 +6,8 @@ import time
 import numpy as np
 import torch
 
-from instructvla.evaluation.policy_observations import ObservationReader
-from instructvla.evaluation.served_policy import PolicyCall, PolicyResult
+from instructvla.evaluation.policy_observations import BACKGROUND, ObservationReader
+from instructvla.evaluation.served_policy import PolicyCall, PolicyResult, has_words
 from instructvla.generation_instructvla import ActionContext
 
 HORIZON = 4
@@ -15,8 +15,9 @@ FRAME = np.full((32, 32, 3), 7, np.uint8)
 
 
 class StandInPolicy:
-    """Its actions hold the request's seed. The instruction "fail" raises ValueError, "break" RuntimeError; while
-    `gate` is clear, calls wait."""
+    """Its actions hold the request's seed, its words count the thoughts. The instruction "fail" raises ValueError,
+    "break" RuntimeError, and each thought `failure`, if there is one. While `gate` is clear, calls that only act wait;
+    while `thoughts` is, those that think."""
 
     name, revision = "stand-in", "abc123"
 
@@ -25,14 +26,23 @@ class StandInPolicy:
         self.metadata = {"model": self.name, "cameras": list(cameras), "unnorm_keys": ["made"], "state_dim": state_dim}
         self.gate = threading.Event()
         self.gate.set()
+        self.thoughts = threading.Event()
+        self.thoughts.set()
         self.batches: list[list[PolicyCall]] = []
+        self.thought, self.failure = 0, None
+
+    def thinks(self, call: PolicyCall) -> bool:
+        first = call.request.think == BACKGROUND and not has_words(call.context)
+        return call.words_only or first or call.request.think is True
 
     def key(self, call: PolicyCall):
-        return call.request.think
+        return call.request.think, call.words_only
 
     def act(self, calls):
         self.batches.append(list(calls))
-        assert self.gate.wait(20)
+        assert (self.thoughts if self.thinks(calls[0]) else self.gate).wait(20)
+        if self.failure is not None and self.thinks(calls[0]):
+            raise self.failure
         texts = [call.request.instruction for call in calls]
         if "fail" in texts:
             raise ValueError("this instruction\ncan't be followed")
@@ -41,8 +51,13 @@ class StandInPolicy:
         return [self._result(call) for call in calls]
 
     def _result(self, call: PolicyCall) -> PolicyResult:
-        context = ActionContext((call.request.instruction,), (None,), (None,), torch.zeros(1, 1, 1))
-        return PolicyResult(np.full((HORIZON, 7), call.request.seed or 0, np.float32), "words", context)
+        known = call.context.response[0] if has_words(call.context) else None
+        if self.thinks(call):
+            self.thought += 1
+            known = f"thought {self.thought}"
+        ids = None if known is None else (self.thought,)
+        context = ActionContext((call.request.instruction,), (known,), (ids,), torch.zeros(1, 1, 1))
+        return PolicyResult(np.full((HORIZON, 7), call.request.seed or 0, np.float32), known or "words", context)
 
 
 def wait_until(true, seconds: float = 10) -> None:

@@ -79,6 +79,16 @@ def test_the_policy_speaks_and_reuses_as_the_cadence_says():
     assert policy.asked[3]["think"] is True and policy.asked[3]["reset"]
 
 
+def test_words_are_renewed_in_the_background_after_the_first_ones():
+    policy = Scripted(np.zeros((5, 8, 7)))
+    cadence = Cadence(think=True, rethink=2)
+    executor = Executor(policy, find_robot("tabletop"), OpenLoop(1), cadence, thinks_in_background=True)
+    executor.reset("pick up the apple")
+    for _ in range(5):
+        executor.step(FRAME)
+    assert [ask["think"] for ask in policy.asked] == [True, None, "background", None, "background"]
+
+
 def test_without_a_seed_the_policy_draws_its_own_noise():
     policy = Scripted(np.zeros((1, 8, 7)))
     executor = Executor(policy, find_robot("tabletop"))
@@ -130,6 +140,8 @@ def test_misuse_is_refused():
         Executor(Scripted([]), find_robot("widowx"), delay=-1)
     with pytest.raises(ValueError, match="delay is 2; .* in background"):
         Executor(Scripted([]), find_robot("widowx"), delay=2, in_background=True)
+    with pytest.raises(ValueError, match="thinks_in_background needs words that are renewed"):
+        Executor(Scripted([]), find_robot("widowx"), cadence=Cadence(think=True), thinks_in_background=True)
     executor = Executor(Scripted([]), find_robot("widowx"))
     with pytest.raises(ValueError, match="call reset"):
         executor.step(FRAME)

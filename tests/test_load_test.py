@@ -49,6 +49,7 @@ def test_bad_clients_are_reported_and_the_exit_code_tells(url, monkeypatch):
         (["--clients", "0"], "--clients 0 must be"),
         (["--output", "/no/such/folder/load.json"], "can't be written"),
         (["--think", "--reuse-latent"], "exclude each other"),
+        (["--no-think", "--think-in-background"], "exclude each other"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(url, arguments, reason):

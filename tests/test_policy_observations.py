@@ -19,6 +19,15 @@ def two(**changes):
     return {"images": both, "prompt": "go", "state": np.zeros(8), "unnorm_key": "fractal"} | changes
 
 
+def test_words_can_be_asked_for_before_the_action_never_or_beside_it():
+    assert [ONE.read(one(think=think)).think for think in (True, np.False_, "background", None)] == [
+        True,
+        False,
+        "background",
+        None,
+    ]
+
+
 def test_the_own_form_with_all_its_options_is_read():
     request = TWO.read(two(state=[0.5] * 8, think=False, reuse_latent=True, reset=True, seed=np.int64(3)))
     assert list(request.images) == ["primary", "wrist"] and np.array_equal(request.images["wrist"], FRAME)
@@ -106,7 +115,8 @@ BAD = {
     "no key of several": (TWO, two(unnorm_key=None), "bridge.*fractal"),
     "an unknown key": (TWO, two(unnorm_key="fractl"), "nearest.*'fractal'"),
     "a key that is no text": (TWO, two(unnorm_key=3), "unknown unnorm_key"),
-    "a list as a flag": (ONE, one(think=[1]), "think must be true or false"),
+    "a list as a flag": (ONE, one(think=[1]), "think must be true, false or 'background'"),
+    "an unknown way to think": (ONE, one(think="later"), "think must be true, false or 'background', got 'later'"),
     "a negative seed": (ONE, one(seed=-1), "seed"),
     "a fraction as a delay": (ONE, one(delay=0.5), "delay must be an integer"),
     "one previous action": (ONE, one(previous_actions=np.zeros(7)), "previous_actions must be finite"),

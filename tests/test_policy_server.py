@@ -137,11 +137,33 @@ def test_clients_that_wait_at_the_same_time_share_a_batch_and_get_their_own_answ
         policy.gate.clear()
         with asking(url, 1) as a:
             wait_until(lambda: policy.batches)
-            with asking(url, 2) as b, asking(url, 3) as c, asking(url, 4, think=True) as d:
+            with asking(url, 2) as b, asking(url, 3) as c, asking(url, 4, think=False) as d:
                 wait_until(lambda: health(url)[1]["queue"] == 3)
                 policy.gate.set()
         assert (a, b, c, d) == ([1], [2], [3], [4])
         assert sorted(map(len, policy.batches)) == [1, 1, 2]
+
+
+def test_a_robot_that_acts_does_not_wait_for_the_words_of_another():
+    with served() as (policy, url), PolicyClient(url) as other:
+        policy.thoughts.clear()
+        with asking(url, 1, think=True) as a:
+            wait_until(lambda: policy.batches)
+            assert other.act(FRAME, "go", seed=2).actions[0, 0] == 2 and not a
+            policy.thoughts.set()
+        assert a == [1]
+
+
+def test_words_are_renewed_in_the_background_of_one_connection_alone():
+    with served() as (policy, url), PolicyClient(url) as client:
+        first = client.act(FRAME, "go", think="background")
+        policy.thoughts.clear()
+        assert client.act(FRAME, "go", think="background").response == first.response == "thought 1"
+        policy.thoughts.set()
+        wait_until(lambda: client.act(FRAME, "go").response == "thought 2")
+        with PolicyClient(url) as leaving:
+            leaving.act(FRAME, "go", think="background")
+        assert client.act(FRAME, "go").response == "thought 2"
 
 
 def test_a_client_that_leaves_in_mid_request_is_taken_out_of_the_queue():

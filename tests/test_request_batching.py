@@ -86,7 +86,7 @@ def test_a_full_queue_refuses_as_busy():
         kept = [batcher.submit(number, "a", SOON) for number in (1, 2)]
         with pytest.raises(PolicyError, match="busy: 2 requests are waiting"):
             batcher.submit(3, "a", SOON)
-        assert batcher.waiting == 2
+        assert batcher.waiting == 2 and batcher.under_way == 3
         work.gate.set()
         assert [future.result(SOON).result for future in kept] == [2, 4]
 

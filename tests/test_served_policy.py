@@ -1,5 +1,7 @@
 """Claims about the model behind a policy server, on the nano model."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -81,14 +83,51 @@ def test_requests_that_need_other_work_have_other_keys(policy):
     calls = [
         call(policy, 1),
         call(policy, 1, think=False),
-        call(policy, 1, spoken),
         call(policy, 1, spoken, reuse_latent=True),
-        call(policy, 1, silent, reuse_latent=True),
+        replace(call(policy, 1, spoken), words_only=True),
         call(policy, 1, think=False, unnorm_key=None),
     ]
     assert len({policy.key(one) for one in calls}) == len(calls)
-    assert policy.key(call(policy, 1, silent)) == policy.key(calls[1])
-    assert policy.key(call(policy, 2, think=True)) == policy.key(calls[0])
+    assert [policy.thinks(one) for one in calls] == [True, False, False, True, False]
+    for context in (silent, spoken):
+        assert policy.key(call(policy, 1, context)) == policy.key(calls[1])
+        assert policy.key(call(policy, 1, context, reuse_latent=True)) == policy.key(calls[2])
+        assert policy.key(call(policy, 2, context, think=True)) == policy.key(calls[0])
+
+
+def test_thinking_in_the_background_is_acting_where_there_are_words_and_thinking_first_where_there_are_none(policy):
+    silent, spoken = (policy.act([call(policy, 1, think=think)])[0].context for think in (False, True))
+    contexts = (None, silent, spoken)
+    assert [policy.thinks(call(policy, 1, one, think="background")) for one in contexts] == [True, True, False]
+
+
+def test_robots_with_words_and_without_act_in_one_call(policy):
+    spoken = policy.act([call(policy, 1, think=True, prompt="task 1")])[0].context
+    calls = [call(policy, 2, spoken, prompt="task 1"), call(policy, 3, prompt="task 2", think=False)]
+    assert policy.key(calls[0]) == policy.key(calls[1])
+    with_words, without = policy.act(calls)
+    assert_same(with_words, direct(policy, calls[0], context=spoken))
+    assert_same(without, direct(policy, calls[1], think=False))
+
+
+def test_words_alone_are_those_of_thinking_and_bring_no_action(policy):
+    spoken = policy.act([call(policy, 1)])[0].context
+    result = policy.act([replace(call(policy, 2, spoken), words_only=True)])[0]
+    expected = direct(policy, call(policy, 2), think=True)
+    assert result.actions is None and result.response == expected.response[0]
+    torch.testing.assert_close(result.context.latent_actions, expected.latent_actions, atol=1e-4, rtol=1e-4)
+
+
+def test_a_model_that_is_prepared_for_some_batches_is_called_with_no_other():
+    policy = ServedPolicy(untrained_nano(seed=0), "nano", max_new_tokens=2, batch_sizes=(1, 4))
+    rows = []
+    policy.model.language_model.layers[0].register_forward_pre_hook(lambda _, args: rows.append(len(args[0])))
+    calls = [call(policy, seed, think=False, prompt=f"task {seed}") for seed in range(3)]
+    results = policy.act(calls)
+    assert len(results) == 3 and set(rows) == {4}
+    for one, result in zip(calls, results, strict=True):
+        np.testing.assert_allclose(result.actions, policy.act([one])[0].actions, atol=1e-6)
+    assert set(rows) == {1, 4}
 
 
 def test_without_a_seed_each_answer_has_its_own_noise(policy):
