@@ -57,24 +57,24 @@ def test_a_model_executes_half_of_its_chunk_unless_told_otherwise():
 
 def test_a_thinking_model_speaks_once_and_its_words_are_reused(monkeypatch):
     asked = episode(policy(think=True), 3, monkeypatch)
-    assert [one.get("think") for one in asked] == [True, None, None]
-    assert [one.get("context") is not None for one in asked] == [False, True, True]
-    assert not any(one.get("reuse_latent") for one in asked)
+    assert [one["think"] for one in asked] == [[True], [False], [False]]
+    assert [one["context"] != [None] for one in asked] == [False, True, True]
+    assert not any(one["reuse_latent"] for one in asked)
 
 
 def test_a_model_thinks_again_at_every_so_many_th_run_of_the_vlm(monkeypatch):
     asked = episode(policy(think=True, rethink=2, ratio=2), 8, monkeypatch)
-    assert [number for number, one in enumerate(asked) if one.get("think")] == [0, 4]
+    assert [number for number, one in enumerate(asked) if one["think"] == [True]] == [0, 4]
 
 
 def test_the_vlm_runs_at_every_ratio_th_decision_only(monkeypatch):
     asked = episode(policy(think=False, ratio=3), 7, monkeypatch)
-    assert [number for number, one in enumerate(asked) if not one.get("reuse_latent")] == [0, 3, 6]
+    assert [number for number, one in enumerate(asked) if not one["reuse_latent"]] == [0, 3, 6]
 
 
 def test_a_silent_model_says_nothing_and_sees_each_picture(monkeypatch):
     asked = episode(policy(think=False), 3, monkeypatch)
-    assert all(one["think"] is False and "context" not in one for one in asked)
+    assert all(one["think"] == [False] and one["context"] == [None] for one in asked)
     assert policy(think=False).act([moment()])[0].response is None
 
 
