@@ -11,12 +11,13 @@ import typer
 from instructvla.command_errors import errors_on_stderr
 from instructvla.evaluation.benchmark_table import benchmark_table
 from instructvla.evaluation.benchmarks import MODULES, find_benchmark
-from instructvla.evaluation.latency import DTYPES, PAPER_HZ, SETTINGS
+from instructvla.evaluation.latency import PAPER_HZ, SETTINGS
 from instructvla.evaluation.ledger import LEDGER, Ledger
 from instructvla.evaluation.one_picture import load_model
 from instructvla.evaluation.system_two import with_system_two
 from instructvla.evaluation.weights_fingerprint import weights_fingerprint
 from instructvla.model_card import markdown_table, write_model_card
+from instructvla.weight_precision import FLOATS
 
 LANGUAGE, MULTIMODAL, LATENCY = "language", "multimodal", "latency"
 HOW: Mapping[str, str] = {
@@ -133,9 +134,9 @@ def latency_text(record: Mapping[str, Any]) -> str:
 
 
 def fingerprints_of(model: Any) -> frozenset[str]:
-    """Of a model's weights in each precision that it may run in."""
+    """Of a model's weights in each type of floats that it may run in."""
     own = weights_fingerprint(model)
-    return frozenset({own, *(weights_fingerprint(copy.deepcopy(model).to(dtype)) for dtype in DTYPES.values())})
+    return frozenset({own, *(weights_fingerprint(copy.deepcopy(model).to(dtype)) for dtype in FLOATS.values())})
 
 
 @app.command()

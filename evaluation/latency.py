@@ -25,7 +25,8 @@ from instructvla.evaluation.decision_cadence import Cadence
 from instructvla.evaluation.demo_scene import draw_tabletop_scene
 from instructvla.evaluation.doctor import choose_device
 from instructvla.evaluation.inference_model import UNTRAINED, load_for_inference
-from instructvla.evaluation.one_picture import DEFAULT_INSTRUCTION
+from instructvla.evaluation.latency_plot import described, draw_latency
+from instructvla.evaluation.one_picture import DEFAULT_INSTRUCTION, check_picture, save_picture
 from instructvla.evaluation.roofline import Peaks
 from instructvla.evaluation.stage_latency import measure_stages, stage_table
 from instructvla.evaluation.throughput import curve_points, measure_throughput, throughput_table
@@ -41,7 +42,6 @@ SETTINGS: Mapping[str, Cadence] = {
 }
 PAPER_HZ = {"with language": 2.07, "action only": 3.50, "latent action caching": 4.96}  # Table 14: A100, bf16
 PACKAGES = ("torch", "transformers", "instructvla")
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 app = typer.Typer(add_completion=False)
 
@@ -149,6 +149,7 @@ def environment(model: Any) -> dict[str, Any]:
         "device": name,
         "threads": torch.get_num_threads(),
         "dtype": str(model.dtype).removeprefix("torch."),
+        "quantized": model.quantized,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "weights": weights_fingerprint(model),
         "python": platform.python_version(),
@@ -161,7 +162,9 @@ def main(
     model: Annotated[str, typer.Argument(help=f"Folder or Hub repository; {', '.join(UNTRAINED)}: untrained.")],
     revision: Annotated[str | None, typer.Option(help="Of the Hub repository.")] = None,
     device: Annotated[str | None, typer.Option(help="E.g. cuda:1; default: CUDA where there is one.")] = None,
-    dtype: Annotated[str | None, typer.Option(help=f"{', '.join(DTYPES)}; default: fp32 on a CPU, else bf16.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="fp32, bf16, fp16, int8 or fp8; default: fp32 on a CPU, else bf16.")
+    ] = None,
     warm_up: Annotated[int, typer.Option(min=0, help="Steps that are not measured.")] = WARM_UP,
     steps: Annotated[int, typer.Option(min=1, help="Measured steps.")] = STEPS,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 50,
@@ -170,17 +173,17 @@ def main(
     batches: Annotated[str | None, typer.Option(help="Rows per call for the throughput, e.g. 1,2,4,8,64.")] = None,
     batch_repeats: Annotated[int, typer.Option(min=1, help="Measured calls for each of them.")] = 10,
     output: Annotated[Path | None, typer.Option(help="Also write the numbers as JSON.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Also draw them, e.g. latency.png.")] = None,
 ) -> None:
     """Measure the time per action in the paper's three settings."""
     with errors_on_stderr():
-        if dtype is not None and dtype not in DTYPES:
-            raise ValueError(f"--dtype {dtype} is not known; choose from {', '.join(DTYPES)}.")
         if output is not None and not output.absolute().parent.is_dir():
             raise ValueError(f"--output {output} can't be written; give a file in a folder that exists.")
+        if plot is not None:
+            check_picture(plot, "--plot")
         rows = [] if batches is None else parse_counts("--batches", batches, MOST_ROWS)
         place = choose_device(device)
-        chosen = DTYPES[dtype or ("fp32" if place.type == "cpu" else "bf16")]
-        loaded = load_for_inference(model, revision, device, chosen)
+        loaded = load_for_inference(model, revision, device, precision or ("fp32" if place.type == "cpu" else "bf16"))
         if compiled:
             tokens = len(loaded.processor.encode_text(DEFAULT_INSTRUCTION))
             options = {"instruction_tokens": tokens, "max_new_tokens": max_new_tokens}
@@ -190,25 +193,24 @@ def main(
         with tqdm(total=len(curve_points(rows)), unit="batch", disable=not rows) as bar:
             curve = measure_throughput(loaded, rows, batch_repeats, max_new_tokens, bar)
         about = environment(loaded)
-        peaks, costs = Peaks.measured(place, chosen), measure_stages(loaded, stage_repeats)
+        peaks, costs = Peaks.measured(place, loaded.dtype), measure_stages(loaded, stage_repeats)
         typer.echo(latency_table(found, loaded.config.horizon))
         typer.echo("\n" + stage_table(costs, peaks) + "\n")
         if curve:
             typer.echo(throughput_table(curve) + "\n")
-        typer.echo(
-            f"{model}, {about['parameters'] / 1e6:.1f} M parameters, {about['dtype']}, {about['device']}, "
-            f"{warm_up} steps of warm-up and {steps} measured, one action per call"
-        )
+        record = {
+            "model": model,
+            "environment": about | {"compiled": compiled, **asdict(peaks)},
+            "warm_up": warm_up,
+            "rows": [one.record() for one in found],
+            "stages": [cost.record(peaks) for cost in costs],
+            "throughput": [one.record() for one in curve],
+        }
+        typer.echo(f"{described(record)}; {warm_up} steps of warm-up and {steps} measured, one action per call")
         if output is not None:
-            record = {
-                "model": model,
-                "environment": about | {"compiled": compiled, **asdict(peaks)},
-                "warm_up": warm_up,
-                "rows": [one.record() for one in found],
-                "stages": [cost.record(peaks) for cost in costs],
-                "throughput": [one.record() for one in curve],
-            }
             output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        if plot is not None:
+            save_picture(draw_latency(record), plot)
 
 
 if __name__ == "__main__":

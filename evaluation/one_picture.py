@@ -227,6 +227,11 @@ def check_request(instruction: str, output: Path) -> None:
     """Refuses what is bound to fail, before a model is loaded: nothing to do, or no place for the picture."""
     if not instruction.strip():
         raise ValueError(f'the instruction is empty. Say what to do, for example --instruction "{DEFAULT_INSTRUCTION}"')
+    check_picture(output)
+
+
+def check_picture(output: Path, option: str = "--output") -> None:
+    """Refuses (ValueError) a place or a format in which no picture can be written; `option` names it."""
     try:
         from matplotlib.backend_bases import FigureCanvasBase
     except ImportError as error:
@@ -234,13 +239,13 @@ def check_request(instruction: str, output: Path) -> None:
     formats = sorted(FigureCanvasBase.get_supported_filetypes())
     if output.suffix[1:].lower() not in formats:
         raise ValueError(
-            f"--output {output} ends in none of the known picture formats: {', '.join(formats)}. Try answer.png"
+            f"{option} {output} ends in none of the known picture formats: {', '.join(formats)}. Try answer.png"
         )
     if output.is_dir():
-        raise ValueError(f"--output {output} is a folder. Give a file, for example {output / 'answer.png'}")
+        raise ValueError(f"{option} {output} is a folder. Give a file, for example {output / 'answer.png'}")
     folder = next(parent for parent in output.absolute().parents if parent.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise ValueError(f"--output {output} cannot be written: {folder} is not a folder that you may write to")
+        raise ValueError(f"{option} {output} cannot be written: {folder} is not a folder that you may write to")
 
 
 def _panels(result: Answer) -> dict[str, list[int]]:

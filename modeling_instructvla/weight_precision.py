@@ -19,6 +19,15 @@ def supported_precisions(device: torch.device) -> tuple[str, ...]:
     return (*FLOATS, "int8", *(["fp8"] if has_fp8 else []))
 
 
+def check_precision(precision: str, device: torch.device) -> None:
+    """Refuse what a device doesn't have (ValueError), with what it has."""
+    supported = supported_precisions(device)
+    if precision not in supported:
+        raise ValueError(
+            f"precision is {precision!r}, but on {describe(device)} it must be one of {', '.join(supported)}."
+        )
+
+
 def stored_tensors(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
     """What a tensor takes in memory: itself, or of a quantised one its integers and scales."""
     if hasattr(tensor, "__tensor_flatten__"):
@@ -50,11 +59,7 @@ class PrecisionMixin:
             ValueError: a precision that is unknown, or that this device or this model can't have; a model that is
                 quantised or compiled already; torchao is not installed.
         """
-        supported = supported_precisions(self.device)
-        if precision not in supported:
-            raise ValueError(
-                f"precision is {precision!r}, but on {describe(self.device)} it must be one of {', '.join(supported)}."
-            )
+        check_precision(precision, self.device)
         self.check_not_quantized("given another precision")
         if self.compiled is not None:
             raise ValueError("This model is compiled for its precision; call set_precision before it is compiled.")

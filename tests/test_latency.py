@@ -54,6 +54,7 @@ def test_the_command_prints_and_writes_all_settings(tmp_path, monkeypatch):
     output = tmp_path / "latency.json"
     options = ["--warm-up", "1", "--steps", "2", "--max-new-tokens", "2", "--device", "cpu", "--stage-repeats", "1"]
     options += ["--batches", "1,2", "--batch-repeats", "1", "--output", str(output)]
+    options += ["--plot", str(tmp_path / "latency.png")]
     result = CliRunner().invoke(app, ["nano", *options])
     assert result.exit_code == 0, result.output
     record = json.loads(output.read_text())
@@ -64,13 +65,15 @@ def test_the_command_prints_and_writes_all_settings(tmp_path, monkeypatch):
     stages = [row["stage"] for row in record["stages"]]
     assert stages[-1] == "action expert" and all(row["gflop"] > 0 for row in record["stages"][1:])
     assert all(name in result.stdout for name in [*SETTINGS, *stages, "measured peaks", "mixed: p50, ms"])
+    assert (tmp_path / "latency.png").read_bytes().startswith(b"\x89PNG")
     assert "1 steps of warm-up and 2 measured" in result.stdout
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--dtype", "int3"], "choose from bf16"),
+        (["--precision", "int3", "--device", "cpu"], "must be one of fp32, bf16, fp16, int8"),
+        (["--plot", "latency.doc"], "--plot latency.doc ends in none of the known picture formats"),
         (["--batches", "0"], "--batches 0 must be numbers from 1 to 1024"),
         (["--output", "/no/where.json"], "can't be written"),
     ],
