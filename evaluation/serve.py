@@ -52,6 +52,9 @@ def main(
         str | None, typer.Option(envvar="INSTRUCTVLA_TOKEN", help="What clients must send as bearer token.")
     ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest response.")] = 50,
+    compiled: Annotated[
+        bool, typer.Option("--compile/--no-compile", help="On fixed shapes, prepared first; CUDA graphs.")
+    ] = False,
     max_batch: Annotated[int, typer.Option(help="Most requests answered together.")] = 8,
     max_wait_ms: Annotated[float, typer.Option(help="How long a request waits for others.")] = 5.0,
     max_queue: Annotated[int, typer.Option(help="Most requests that wait; more are refused as busy.")] = 32,
@@ -77,6 +80,8 @@ def main(
         )
         if token is not None and not (token.strip() and token.isascii()):
             raise ValueError("--token must be of ASCII characters, and not empty")
+        if compiled and is_scripted(model):
+            raise ValueError(f"--compile is for models, and {model} is none; leave it out")
         sock = bound_socket(host, port)  # before the model is loaded: a port in use is known now
         logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s")
         if is_scripted(model):
@@ -85,6 +90,8 @@ def main(
             from instructvla.evaluation.served_policy import load_policy
 
             policy = load_policy(model, revision, device, max_new_tokens)
+            if compiled:
+                typer.echo(policy.prepare(max_batch))
         if token is None and is_open_to_others(host):
             typer.echo(f"warning: {host} lets everyone in who reaches this port; --token asks for a token", err=True)
         announce = f"serving {model} on {policy.metadata['device']} at {url_of(sock)}"

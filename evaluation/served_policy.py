@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from instructvla.compiled_inference import MODES, InferenceReport
 from instructvla.evaluation.inference_model import load_for_inference
 from instructvla.evaluation.policy_observations import BACKGROUND, ObservationReader, PolicyRequest
 from instructvla.evaluation.weights_fingerprint import weights_fingerprint
@@ -53,23 +54,14 @@ class ServedPolicy:
         name: folder or Hub repository, told to clients.
         revision: of the repository, told to clients.
         max_new_tokens: limit of a response.
-        batch_sizes: that the model is prepared for, ascending; smaller batches are filled up by repeating a call.
-            Empty: any size.
 
     Raises:
         ValueError: a model without statistics, which can't act.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        name: str,
-        revision: str | None = None,
-        max_new_tokens: int = 50,
-        batch_sizes: Sequence[int] = (),
-    ):
+    def __init__(self, model: Any, name: str, revision: str | None = None, max_new_tokens: int = 50):
         self.model, self.name, self.revision, self.max_new_tokens = model, name, revision, max_new_tokens
-        self.batch_sizes = tuple(batch_sizes)
+        self.batch_sizes: tuple[int, ...] = ()  # that the model is prepared for; none: any size
         processor = model.processor
         if not processor.statistics:
             processor.resolve_unnorm_key()  # says what is missing
@@ -160,6 +152,12 @@ class ServedPolicy:
             max_new_tokens=self.max_new_tokens,
         )
         return [PolicyResult(None, context.response[0], context) for context in _own_rows(spoken)]
+
+    def prepare(self, max_batch: int) -> InferenceReport:
+        """Compile the model for batches of up to this size: for powers of two and the largest; others are filled up to
+        one of these by repeating a call."""
+        self.batch_sizes = tuple(sorted({max_batch, *(2**power for power in range(max_batch.bit_length()))}))
+        return self.model.compile_for_inference(self.batch_sizes, MODES, max_new_tokens=self.max_new_tokens)
 
     def warm_up(self) -> PolicyResult:
         """One answer to a blank picture, so that what can't work fails before a client comes, and caches are made."""

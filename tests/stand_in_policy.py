@@ -23,7 +23,8 @@ class StandInPolicy:
 
     def __init__(self, cameras=("primary",), state_dim=None):
         self.reader = ObservationReader(cameras, state_dim, ["made"])
-        self.metadata = {"model": self.name, "cameras": list(cameras), "unnorm_keys": ["made"], "state_dim": state_dim}
+        self.metadata = {"model": self.name, "device": "none", "unnorm_keys": ["made"]}
+        self.metadata |= {"cameras": list(cameras), "state_dim": state_dim}
         self.gate = threading.Event()
         self.gate.set()
         self.thoughts = threading.Event()

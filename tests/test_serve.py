@@ -52,6 +52,7 @@ def test_a_signal_lets_the_running_request_end_and_then_stops(number, capsys):
     [
         (["/no/such/folder"], "neither a folder nor the name of a Hub repository"),
         (["nano", "--device", "gpu"], "--device gpu can't be used"),
+        (["random", "--compile"], "--compile is for models, and random is none"),
         (["nano", "--max-batch", "0"], "max_batch must be above 0, got 0"),
         (["nano", "--deadline-s", "nan"], "deadline_s must be above 0, got nan"),
         (["nano", "--token", ""], "--token must be of ASCII characters"),
@@ -70,6 +71,25 @@ def test_a_port_in_use_is_told_before_the_model_is_loaded(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         result = command("nano", "--port", str(taken.getsockname()[1]))
     assert result.exit_code == 2 and "Give another --host or --port" in result.stderr
+
+
+def test_a_compiled_model_is_prepared_for_its_batches_before_it_is_served(monkeypatch):
+    order = []
+
+    class Policy(StandInPolicy):
+        def prepare(self, max_batch):
+            order.append(max_batch)
+            return "inductor kernels, 7 shapes prepared"
+
+    async def served(server, sock, announce):
+        sock.close()
+        order.append(announce.partition(" at ")[0])
+
+    monkeypatch.setattr(served_policy, "load_policy", lambda *_: Policy())
+    monkeypatch.setattr(serve, "serve_until_signal", served)
+    result = command("nano", "--port", "0", "--compile", "--max-batch", "6")
+    assert result.exit_code == 0 and result.stdout == "inductor kernels, 7 shapes prepared\n"
+    assert order == [6, "serving nano on none"]
 
 
 @pytest.mark.parametrize(

@@ -118,9 +118,13 @@ def test_words_alone_are_those_of_thinking_and_bring_no_action(policy):
     torch.testing.assert_close(result.context.latent_actions, expected.latent_actions, atol=1e-4, rtol=1e-4)
 
 
-def test_a_model_that_is_prepared_for_some_batches_is_called_with_no_other():
-    policy = ServedPolicy(untrained_nano(seed=0), "nano", max_new_tokens=2, batch_sizes=(1, 4))
-    rows = []
+def test_a_model_that_is_prepared_for_some_batches_is_called_with_no_other(monkeypatch):
+    policy = ServedPolicy(untrained_nano(seed=0), "nano", max_new_tokens=2)
+    asked, rows = [], []
+    monkeypatch.setattr(policy.model, "compile_for_inference", lambda *given, **options: asked.append(given))
+    for most, sizes in ((1, (1,)), (8, (1, 2, 4, 8)), (6, (1, 2, 4, 6))):
+        policy.prepare(most)
+        assert asked[-1] == (sizes, ("act", "think", "latent"))
     policy.model.language_model.layers[0].register_forward_pre_hook(lambda _, args: rows.append(len(args[0])))
     calls = [call(policy, seed, think=False, prompt=f"task {seed}") for seed in range(3)]
     results = policy.act(calls)
