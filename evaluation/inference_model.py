@@ -4,11 +4,12 @@ from typing import Any
 
 import torch
 
+from instructvla.evaluation.bench import mid_size
 from instructvla.evaluation.doctor import choose_device
 from instructvla.evaluation.one_picture import load_model
 from instructvla.weight_precision import FLOATS, check_precision
 
-UNTRAINED = {"nano": "the nano model", "2b": "the released size"}
+UNTRAINED = {"nano": "the nano model", "mid": "the bench's middle size", "2b": "the released size"}
 
 
 def load_for_inference(
@@ -34,6 +35,8 @@ def load_for_inference(
         from instructvla.full_size import untrained_2b
 
         model = untrained_2b(place, wanted or torch.bfloat16)
+    elif name == "mid":
+        model = mid_size().to(place, wanted or torch.bfloat16)
     else:
         model = load_model(None if name == "nano" else name, revision).to(place)
         model = model if wanted is None else model.to(wanted)

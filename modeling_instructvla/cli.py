@@ -105,6 +105,10 @@ COMMANDS = {
         "instructvla.evaluation.latency:app",
         "Time per action in the paper's settings: with language, action only, latent action caching.",
     ),
+    "precisions": (
+        "instructvla.evaluation.precisions:app",
+        "Time, bytes of weights and action error against bf16 of each precision, side by side.",
+    ),
     "evaluate": (
         "instructvla.evaluation.evaluate_command:app",
         "Success rates in a simulator, episode by episode into a ledger that goes on.",

@@ -20,6 +20,7 @@ def test_on_a_cpu_a_checkpoint_is_float32_unless_another_type_is_asked_for(tmp_p
 
 def test_models_without_training_go_by_name(monkeypatch):
     assert load_for_inference("nano", device="cpu").config.text_config.hidden_size == 192
+    assert load_for_inference("mid", device="cpu").config.text_config.hidden_size == 512
     asked = []
     monkeypatch.setattr(full_size, "untrained_2b", lambda *given: asked.append(given) or untrained_nano())
     load_for_inference("2b", device="cpu")

@@ -1,0 +1,152 @@
+"""`instructvla precisions MODEL`: what fewer bits save and cost: time, bytes of weights, action error against bf16.
+
+Every precision acts on the same pictures from the same noise, without words, so that errors are of the actions alone;
+how often it then says the same words as bf16 is counted beside.
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from tqdm import tqdm
+
+from instructvla.command_errors import errors_on_stderr
+from instructvla.evaluation.demo_scene import draw_tabletop_scene
+from instructvla.evaluation.doctor import choose_device
+from instructvla.evaluation.inference_model import UNTRAINED, load_for_inference
+from instructvla.evaluation.latency import environment
+from instructvla.evaluation.one_picture import DEFAULT_INSTRUCTION
+from instructvla.evaluation.stage_latency import size_of
+from instructvla.weight_precision import check_precision, supported_precisions
+
+REFERENCE = "bf16"
+NORMALIZED_RANGE = 2.0  # q01 to q99 is −1 to 1
+
+app = typer.Typer(add_completion=False)
+
+
+@dataclass(frozen=True)
+class PrecisionRun:
+    """What one precision did on every sample.
+
+    Args:
+        act_ms, think_ms: of each sample, without and with words.
+        weight_bytes: of the whole model.
+        actions: normalised, acted without words, (samples, horizon, action_dim).
+        responses: of each sample.
+    """
+
+    precision: str
+    act_ms: tuple[float, ...]
+    think_ms: tuple[float, ...]
+    weight_bytes: int
+    actions: torch.Tensor
+    responses: tuple[str, ...]
+
+    def record(self, reference: "PrecisionRun") -> dict[str, Any]:
+        """As JSON; errors as shares of a dimension's range from q01 to q99."""
+        errors = (self.actions - reference.actions).abs() / NORMALIZED_RANGE
+        return {
+            "precision": self.precision,
+            "act_p50_ms": median(self.act_ms),
+            "think_p50_ms": median(self.think_ms),
+            "weights_mb": self.weight_bytes / 1e6,
+            "error_mean": errors.mean().item(),
+            "error_max": errors.max().item(),
+            "same_words": sum(a == b for a, b in zip(self.responses, reference.responses, strict=True)),
+        }
+
+
+def run_precision(model: Any, precision: str, samples: int, max_new_tokens: int, bar: Any = None) -> PrecisionRun:
+    """Act and think on drawn pictures, after one of each that is not measured."""
+    processor, config = model.processor, model.config
+    options = {
+        "state": None if processor.state_dim is None else np.zeros(processor.state_dim),
+        "unnorm_key": next(iter(processor.statistics)),
+        "max_new_tokens": max_new_tokens,
+    }
+    times: dict[bool, list[float]] = {False: [], True: []}
+    actions, responses = [], []
+    for number in [0, *range(samples)]:
+        scene = draw_tabletop_scene(seed=number)
+        images = {camera: scene for camera in processor.cameras} if len(processor.cameras) > 1 else scene
+        noise = torch.randn(1, config.horizon, config.action_dim, generator=torch.Generator().manual_seed(number))
+        found = {}
+        for think in (False, True):
+            start = time.perf_counter()
+            output = model.generate_action(images, DEFAULT_INSTRUCTION, noise=noise, think=think, **options)
+            found[think] = output.normalized_actions.float().cpu()
+            times[think].append(1000 * (time.perf_counter() - start))
+        actions.append(found[False])
+        responses.append(output.response[0])
+        if bar is not None:
+            bar.update()
+    act_ms, think_ms = (tuple(times[think][1:]) for think in (False, True))
+    return PrecisionRun(precision, act_ms, think_ms, size_of(model), torch.cat(actions[1:]), tuple(responses[1:]))
+
+
+def precision_table(records: Sequence[dict[str, Any]], samples: int) -> str:
+    """A row per precision; the first is what the others are compared with."""
+    lines = [
+        f"{'':<8}{'act p50, ms':>13}{'think p50, ms':>15}{'weights, MB':>13}{'error mean':>12}{'max':>9}{'words':>9}"
+    ]
+    for row in records:
+        numbers = f"{row['act_p50_ms']:>13.1f}{row['think_p50_ms']:>15.1f}{row['weights_mb']:>13.1f}"
+        words = f"{row['same_words']} / {samples}"
+        errors = f"{row['error_mean']:>12.3%}{row['error_max']:>9.2%}{words:>10}"
+        lines.append(f"{row['precision']:<8}{numbers}{errors}")
+    lines.append(
+        f"errors against {REFERENCE}: of actions without words, in % of each dimension's range from q01 to q99; words: "
+        "answers that are the same"
+    )
+    return "\n".join(lines)
+
+
+@app.command()
+def main(
+    model: Annotated[str, typer.Argument(help=f"Folder or Hub repository; {', '.join(UNTRAINED)}: untrained.")],
+    precision: Annotated[list[str] | None, typer.Option(help="Repeatable; default: all of the device.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Of the Hub repository.")] = None,
+    device: Annotated[str | None, typer.Option(help="E.g. cuda:1; default: CUDA where there is one.")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Pictures, each with a noise of its own.")] = 16,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 20,
+    compiled: Annotated[bool, typer.Option("--compile/--no-compile", help="On fixed shapes; CUDA graphs.")] = False,
+    output: Annotated[Path | None, typer.Option(help="Also write the numbers as JSON.")] = None,
+) -> None:
+    """Compare precisions: time, bytes of weights, and action error against bf16."""
+    with errors_on_stderr():
+        place = choose_device(device)
+        for name in precision or []:
+            check_precision(name, place)
+        if output is not None and not output.absolute().parent.is_dir():
+            raise ValueError(f"--output {output} can't be written; give a file in a folder that exists.")
+        names = list(dict.fromkeys([REFERENCE, *(precision or supported_precisions(place))]))
+        runs = []
+        with tqdm(total=len(names) * (samples + 1), unit="sample") as bar:
+            for name in names:
+                loaded = load_for_inference(model, revision, device, name)
+                if compiled:
+                    tokens = len(loaded.processor.encode_text(DEFAULT_INSTRUCTION))
+                    options = {"instruction_tokens": tokens, "max_new_tokens": max_new_tokens}
+                    loaded.compile_for_inference(**options, progress=False)
+                runs.append(run_precision(loaded, name, samples, max_new_tokens, bar))
+        about = environment(loaded)
+        records = [run.record(runs[0]) for run in runs]
+        typer.echo(precision_table(records, samples))
+        size = f"{about['parameters'] / 1e6:.1f} M parameters"
+        typer.echo(f"{model}, {size}, {'compiled, ' if compiled else ''}{about['device']}, {samples} pictures")
+        if output is not None:
+            kept = {name: about[name] for name in ("device", "threads", "parameters", "python", "torch", "instructvla")}
+            record = {"model": model, "environment": kept | {"compiled": compiled}, "samples": samples, "rows": records}
+            output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    app()
