@@ -81,7 +81,7 @@ bench-train: $(INSTALLED)
 
 latency-gpu: $(INSTALLED)
 	@mkdir -p docs/benchmarks
-	$(RUN) instructvla.evaluation.latency 2b --device cuda --compile --batches 1,2,4,8,16,32,64 --output docs/benchmarks/latency_2b.json
+	$(RUN) instructvla.evaluation.latency 2b --device cuda --compile --batches 1,2,4,8,16,32,64 --output docs/benchmarks/latency_2b.json --plot docs/benchmarks/latency_2b.png
 
 bench-data: $(INSTALLED)
 	$(RUN) tests.bench_readers
