@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from instructvla.evaluation.chunk_schedules import Schedule
+from instructvla.evaluation.chunk_schedules import OpenLoop, Schedule
 from instructvla.evaluation.decision_cadence import Cadence
 from instructvla.evaluation.episode import Watch, run_episode
 from instructvla.evaluation.episode_films import EpisodeFilm
@@ -21,7 +21,7 @@ from instructvla.evaluation.ledger import Outcome
 from instructvla.evaluation.policy_client import PolicyClient
 from instructvla.evaluation.policy_needs import PolicyNeeds
 from instructvla.evaluation.recordings import Recording, recording_name
-from instructvla.evaluation.robots import find_robot
+from instructvla.evaluation.robots import Robot, find_robot
 from instructvla.evaluation.simulators.simulator import Trial
 from instructvla.evaluation.simulators.simulator_process import SimulatorBrokeError, SimulatorProcess
 from instructvla.evaluation.system_two import SystemTwo, SystemTwoError
@@ -131,13 +131,19 @@ class Worker:
         robot = find_robot(trial.robot)
         use = self._use
         key = self._needs.statistics_for(robot, use.unnorm_key or trial.unnorm_key)
-        schedule = None if use.make_schedule is None else use.make_schedule()
+        schedule = self._make_schedule(robot)
         executor = Executor(self._client, robot, schedule, use.cadence, key, delay=use.delay, system_two=use.system_two)
         with ExitStack() as stack:
             film = self._film(trial)
             watches: list[Watch] = [] if film is None else [stack.enter_context(film)]
             outcome, recording = run_episode(self._simulator, executor, trial, self._needs, watches)
         return self._kept(outcome, recording, film)
+
+    def _make_schedule(self, robot: Robot) -> Schedule:
+        if self._use.make_schedule is not None:
+            return self._use.make_schedule()
+        single_actions = self._client.metadata.get("horizon") == 1  # which leave nothing to ensemble
+        return OpenLoop(1) if single_actions else robot.make_schedule()
 
     def _film(self, trial: Trial) -> EpisodeFilm | None:
         if self._keep is None or self._keep.films == "none":

@@ -10,7 +10,6 @@ from instructvla.evaluation.ledger import Ledger
 from instructvla.evaluation.policy_server import PolicyServer, running_server
 from instructvla.evaluation.scripted_policies import scripted_policy
 from tests.chat_server import Behaviour, ChatServer
-from tests.tabletop_policies import APPLE, CLOSE
 
 BENCHMARK = "tests.stand_in_benchmark"
 
@@ -48,18 +47,6 @@ def test_a_second_call_goes_on_and_other_settings_are_refused(url, tmp_path):
     assert (tmp_path / "ledger.jsonl").read_text().startswith(first) and len(Ledger.read(tmp_path).outcomes) == 2
     result = command(BENCHMARK, url, "--output", tmp_path, "--open-loop", "1")
     assert result.exit_code == 2 and "schedule was 'released', is 'open loop of 1'" in result.stderr
-
-
-def test_the_tabletop_runs_through_server_runner_and_process_and_its_replay_gives_the_same(url, tmp_path):
-    asked = ["--tasks", APPLE, "--tasks", CLOSE, "--trials", "1", "--record"]
-    result = command("tabletop", url, "--output", tmp_path / "first", *asked)
-    assert result.exit_code == 0, result.output
-    again = command("tabletop", f"replay:{tmp_path / 'first' / 'recordings'}", "--output", tmp_path / "again", *asked)
-    assert again.exit_code == 0, again.output
-    first, second = (Ledger.read(tmp_path / name).outcomes for name in ("first", "again"))
-    assert {key: (one.success, one.steps) for key, one in first.items()} == {
-        key: (one.success, one.steps) for key, one in second.items()
-    }
 
 
 @pytest.mark.parametrize(

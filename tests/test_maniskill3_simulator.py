@@ -24,7 +24,7 @@ from instructvla.evaluation.simulators.maniskill3_state import BridgeState
 from instructvla.evaluation.simulators.maniskill3_tasks import TASKS, random_placement
 from instructvla.evaluation.simulators.simulator import Trial
 from instructvla.evaluation.simulators.simulator_process import SimulatorProcess
-from tests.test_maniskill3_expert import Repeats
+from tests.test_widowx_expert import Repeats
 
 CARROT = maniskill3_trials(["carrot"], 1)[0]
 

@@ -69,6 +69,12 @@ def test_a_replayed_way_succeeds_and_chance_fails(replaying, chance):
     assert [outcome.success for outcome in outcomes(chance, trials)] == [False] * 4
 
 
+def test_single_actions_are_executed_by_robots_whose_chunks_are_ensembled(chance, tmp_path):
+    for robot in ("widowx", "google_robot"):
+        (outcome,) = outcomes(chance, [replace(trial(), task=robot, robot=robot)], keep=Keep(tmp_path, recordings=True))
+        assert outcome.success is False and outcome.decisions == outcome.steps == 8
+
+
 def test_states_rewards_and_success_are_those_of_a_bare_loop(replaying, tmp_path):
     (outcome,) = outcomes(replaying, [trial(2)], keep=Keep(tmp_path, recordings=True))
     (recording,) = load_recordings(tmp_path / "recordings")

@@ -12,14 +12,14 @@ def test_the_expert_succeeds_and_a_second_simulator_goes_through_the_same_states
     one, other = make_simulator(), make_simulator()
     given = tabletop_trial(CLOSE, 0)
     seen, again = one.reset(given), other.reset(given)
-    expert = Expert(one._world.scene, one._world.task)
+    expert = Expert(one.world.scene, one.world.task)
     assert list(seen.images) == ["front", "wrist"] and seen.images["front"].dtype == np.uint8
     for _ in range(given.max_steps):
         np.testing.assert_array_equal(seen.state, again.state)
         assert (seen.reward, seen.success) == (again.reward, again.success)
         if seen.done:
             break
-        command = expert.act(one._world.state())
+        command = expert.act(one.world.state())
         seen, again = one.step(command), other.step(command)
     assert seen.success and seen.reward == 1
     one.close()

@@ -6,13 +6,11 @@ The simulator's interpreter runs it; the policy "replay:FOLDER" does what it rec
 python -m instructvla.evaluation.simulators.libero_demonstration pick_up_the_milk_and_place_it_in_the_basket FOLDER
 """
 
-import argparse
-from pathlib import Path
-
 import numpy as np
 
 from instructvla.evaluation.recordings import Recorder, Recording
 from instructvla.evaluation.robots import find_robot
+from instructvla.evaluation.simulators.demonstration_command import run
 from instructvla.evaluation.simulators.libero_benchmark import libero_trials
 from instructvla.evaluation.simulators.libero_simulator import LiberoSimulator, make_simulator
 from instructvla.evaluation.simulators.simulator import Trial
@@ -67,16 +65,8 @@ def demonstrate(simulator: LiberoSimulator, trial: Trial) -> Recording:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("task", help="of the suite libero_object")
-    parser.add_argument("folder", type=Path, help="for the recording")
-    parser.add_argument("--initial-state", type=int, default=0)
-    options = parser.parse_args()
-    trial = libero_trials([options.task], options.initial_state + 1)[-1]
-    recording = demonstrate(make_simulator(), trial)
-    if not recording.successes[-1]:
-        raise SystemExit(f"the scripted expert failed after {len(recording.actions)} steps; nothing is written.")
-    recording.save(options.folder)
+    simulator = make_simulator()
+    run(__doc__, libero_trials, lambda trial: demonstrate(simulator, trial))
 
 
 if __name__ == "__main__":

@@ -1,146 +1,23 @@
-"""A scripted expert for ManiSkill3's four WidowX tasks: it knows where everything is, and acts as a policy does."""
+"""The scripted expert in ManiSkill3's four WidowX tasks."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
-
-import numpy as np
-
-from instructvla.evaluation.recordings import Recorder, Recording
-from instructvla.evaluation.robot_conventions import quaternion_to_matrix
-from instructvla.evaluation.robots import find_robot
+from instructvla.evaluation.recordings import Recording
 from instructvla.evaluation.simulators.maniskill3_state import BridgeState
 from instructvla.evaluation.simulators.simulator import Observation, Simulator, Trial
+from instructvla.evaluation.simulators.widowx_expert import Handling, Poses
+from instructvla.evaluation.simulators.widowx_expert import demonstrate as demonstrate_with
 
-STEP_M, STEP_RAD = 0.03, 0.3  # longest move and turn of one control step
-REACHED_M, REACHED_RAD = 0.004, 1e-3
-LONGEST_MOVE = 20  # control steps, after which the next move begins whatever is left of this one
-APPROACH_M, CARRY_M, RETREAT_M = 0.09, 0.12, 0.14  # above the object, above where it lay, above the destination
-RELEASE_M = {"spoon": 0.05, "carrot": 0.05, "stack": 0.04, "eggplant": 0.12}  # above the destination's centre
-OPEN, CLOSED = 1.0, 0.0
-
-Goal = Callable[[BridgeState], np.ndarray]
-
-
-@dataclass(frozen=True)
-class Move:
-    """A part of the plan.
-
-    Args:
-        opening: of the gripper.
-        goal: state at the move's first step → where the gripper shall be, (3,) m, base's frame; None: where it is.
-        turns: whether the fingers get across the object.
-        steps: how many at least.
-    """
-
-    opening: float
-    goal: Goal | None = None
-    turns: bool = False
-    steps: int = 0
+HANDLINGS = {
+    "spoon": Handling(0.05),
+    "carrot": Handling(0.05),
+    "stack": Handling(0.04, long=False),
+    "eggplant": Handling(0.12),
+}
 
 
-class Expert:
-    """Takes the object from above, across its length, carries it over its destination and lets go.
-
-    Args:
-        task: its name.
-        state: at the episode's start.
-    """
-
-    def __init__(self, task: str, state: BridgeState):
-        place = position_in_base(state, state.source)
-        over = place[2] + CARRY_M
-        self._turn = 0.0 if task == "stack" else turn_across(state)  # cubes lie square to the gripper
-        self._moves = [
-            Move(OPEN, lambda _: place + [0, 0, APPROACH_M], turns=True),
-            Move(OPEN, lambda _: place),
-            Move(OPEN, steps=2),
-            Move(CLOSED, steps=5),
-            Move(CLOSED, lambda _: place + [0, 0, CARRY_M]),
-            Move(CLOSED, lambda now: np.append(destination(now)[:2], over)),
-            Move(CLOSED, partial(destination, above=RELEASE_M[task])),
-            Move(CLOSED, steps=2),
-            Move(OPEN, steps=4),
-            Move(OPEN, partial(destination, above=RETREAT_M)),
-        ]
-        self._goal: np.ndarray | None = None
-        self._taken = 0
-
-    @property
-    def done(self) -> bool:
-        """Whether the plan is carried out: the last action was to stay."""
-        return not self._moves
-
-    def act(self, state: BridgeState) -> np.ndarray:
-        """(7,) float32 as a policy for Bridge gives it: translation (m), Euler angles (rad), opening (1 = open)."""
-        while self._moves and self._finished(state):
-            self._moves.pop(0)
-            self._goal, self._taken = None, 0
-        if not self._moves:
-            return np.array([0, 0, 0, 0, 0, 0, OPEN], np.float32)
-        self._taken += 1
-        way = self._way(state)
-        shift = way * STEP_M / max(float(np.linalg.norm(way)), STEP_M)
-        turn = np.clip(self._turn, -STEP_RAD, STEP_RAD) if self._moves[0].turns else 0.0
-        self._turn -= turn
-        return np.array([*shift, 0, 0, turn, self._moves[0].opening], np.float32)
-
-    def _finished(self, state: BridgeState) -> bool:
-        move = self._moves[0]
-        if self._taken >= LONGEST_MOVE:
-            return True
-        turned = not move.turns or abs(self._turn) < REACHED_RAD
-        return self._taken >= move.steps and turned and bool(np.linalg.norm(self._way(state)) < REACHED_M)
-
-    def _way(self, state: BridgeState) -> np.ndarray:
-        """(3,) from where the controller leads the gripper to where the move wants it, m."""
-        if self._moves[0].goal is None:
-            return np.zeros(3)
-        if self._goal is None:
-            self._goal = self._moves[0].goal(state)
-        return self._goal - gripper(state)
+def poses(seen: Observation) -> Poses:
+    return BridgeState.of_vector(seen.state)
 
 
 def demonstrate(simulator: Simulator, trial: Trial) -> tuple[Recording, list[Observation]]:
-    """One episode of the expert, to the end of its plan or of the trial; its actions take a policy's way to the robot.
-
-    The last action stays where it is, so that a replay may repeat it.
-
-    Returns:
-        What was done, and what was seen before each step and after the last.
-
-    Raises:
-        ValueError: the simulator doesn't have this task or option.
-        SimulatorBrokeError: it died, failed, or gave no answer in time.
-    """
-    seen = [simulator.reset(trial)]
-    recorder, command = Recorder(trial, seen[0], seen[0].instruction), find_robot(trial.robot).make_command()
-    expert = Expert(trial.task, BridgeState.of_vector(seen[0].state))
-    while len(seen) <= trial.max_steps and not expert.done:
-        action = expert.act(BridgeState.of_vector(seen[-1].state))
-        seen.append(simulator.step(command(action)))
-        recorder.add(action, command(action), seen[-1])
-    return recorder.recording(), seen
-
-
-def position_in_base(state: BridgeState, pose: np.ndarray) -> np.ndarray:
-    """(3,) of a pose in the world, m."""
-    return quaternion_to_matrix(state.base[3:], "wxyz").T @ (pose[:3] - state.base[:3])
-
-
-def gripper(state: BridgeState) -> np.ndarray:
-    """(3,) where the controller leads the gripper, in the base's frame, m."""
-    return state.target[:3]
-
-
-def destination(state: BridgeState, above: float = 0.0) -> np.ndarray:
-    """(3,) `above` the destination's centre, in the base's frame, m."""
-    return position_in_base(state, state.destination) + [0, 0, above]
-
-
-def turn_across(state: BridgeState) -> float:
-    """The smallest turn of the gripper (rad, in ±π/2) after which its fingers close across the object's length."""
-    length = quaternion_to_matrix(state.base[3:], "wxyz").T @ quaternion_to_matrix(state.source[3:], "wxyz")[:, 0]
-    fingers = quaternion_to_matrix(state.target[3:], "wxyz")[:, 1]
-    across = np.arctan2(length[1], length[0]) + np.pi / 2
-    return float((across - np.arctan2(fingers[1], fingers[0]) + np.pi / 2) % np.pi - np.pi / 2)
+    """One episode of the expert; see `widowx_expert.demonstrate`."""
+    return demonstrate_with(simulator, trial, HANDLINGS[trial.task], poses)

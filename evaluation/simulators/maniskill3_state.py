@@ -4,6 +4,8 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
+from instructvla.evaluation.simulators.widowx_expert import Poses
+
 POSE = 7  # position in m, unit quaternion wxyz
 VELOCITY = 6  # linear in m/s, angular in rad/s
 JOINTS = 8  # six of the arm in rad, two fingers in m
@@ -20,23 +22,15 @@ SIZES = {
 
 
 @dataclass(frozen=True)
-class BridgeState:
-    """The robot and the two objects; poses are position (m) and unit quaternion (wxyz), (7,) float64.
+class BridgeState(Poses):
+    """The robot and the two objects.
 
     Args:
-        base: of the robot, in the world.
-        target: of the gripper, in the base's frame, to which the controller adds the commands.
-        source: of the object to be moved, in the world.
-        destination: of what it shall be put on, in the world.
         source_velocity, destination_velocity: (6,) m/s and rad/s, in the world.
         joints: (8,) rad, and m of the fingers.
         joint_velocities: (8,) rad/s, and m/s.
     """
 
-    base: np.ndarray
-    target: np.ndarray
-    source: np.ndarray
-    destination: np.ndarray
     source_velocity: np.ndarray
     destination_velocity: np.ndarray
     joints: np.ndarray

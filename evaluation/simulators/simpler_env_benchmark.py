@@ -215,6 +215,7 @@ INSTALLATION = Installation(
         "tabulate==0.10.0",
         "tqdm==4.70.1",
         "imageio==2.38.1",
+        "pyyaml==6.0.3",
     ),
     sources=(
         Source(

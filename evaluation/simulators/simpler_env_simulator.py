@@ -52,6 +52,9 @@ class SimplerEnvSimulator:
         data: folder of meshes, scenes and photos, `data` in the fork's repository.
         shader: "rt" renders those tasks by ray tracing that are published so; "ibl" rasterises all.
 
+    Attributes:
+        environment: of the last trial.
+
     Raises:
         ValueError: a folder that isn't it, an unknown shader, or a machine on which SAPIEN can't render.
     """
@@ -68,7 +71,7 @@ class SimplerEnvSimulator:
         self.data, self.shader = data, shader
         self.versions = {"mani_skill2_real2sim": source_version()} | {name: version(name) for name in PACKAGES}
         self.notes = notes(data, shader)
-        self._environment: gymnasium.Env | None = None
+        self.environment: gymnasium.Env | None = None
 
     def reset(self, trial: Trial) -> Observation:
         """Start an episode.
@@ -80,8 +83,8 @@ class SimplerEnvSimulator:
         options, self._camera = trial.options, CAMERAS[trial.robot]
         arguments = self._arguments(trial)
         try:
-            self._environment = gymnasium.make(options["env"], **arguments)
-            observation, _ = self._environment.reset(options=start(options))
+            self.environment = gymnasium.make(options["env"], **arguments)
+            observation, _ = self.environment.reset(options=start(options))
         except FileNotFoundError as error:
             raise ValueError(f"{trial.task}: an asset is missing ({str(error).split(' is not found')[0]}).") from error
         self._check_models(trial)
@@ -100,13 +103,13 @@ class SimplerEnvSimulator:
             command: (7,) translation (m), axis-angle (rad), gripper.
         """
         writable = np.array(command, dtype=np.float64)  # as SAPIEN's controllers want it, and messages are not
-        observation, reward, success, truncated, _ = self._environment.step(writable)
+        observation, reward, success, truncated, _ = self.environment.step(writable)
         return self._observation(observation, float(reward), bool(success), bool(truncated))
 
     def close(self) -> None:
-        if self._environment is not None:
-            self._environment.close()
-            self._environment = None
+        if self.environment is not None:
+            self.environment.close()
+            self.environment = None
 
     def _arguments(self, trial: Trial) -> dict[str, Any]:
         """Of the environment, after checks of what SAPIEN would go on without."""
@@ -144,7 +147,7 @@ class SimplerEnvSimulator:
 
     def _check_models(self, trial: Trial) -> None:
         """SAPIEN only logs a mesh that it doesn't find, and draws nothing."""
-        for actor in self._environment.unwrapped.get_actors():
+        for actor in self.environment.unwrapped.get_actors():
             folder = self.data / "custom" / "models" / actor.name
             if actor.name and folder.is_dir() and not any((folder / name).is_file() for name in VISUAL_FILES):
                 self._check_file(trial, folder / VISUAL_FILES[-1])
@@ -152,7 +155,7 @@ class SimplerEnvSimulator:
     def _observation(
         self, observation: Mapping[str, Any], reward: float = 0.0, success: bool = False, done: bool = False
     ) -> Observation:
-        environment = self._environment.unwrapped
+        environment = self.environment.unwrapped
         controller = flatten_state_dict(environment.agent.controller.get_state())
         return Observation(
             images={"primary": observation["image"][self._camera]["rgb"]},

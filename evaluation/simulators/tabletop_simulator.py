@@ -12,29 +12,33 @@ IMAGE_SIZE = 224  # px
 
 
 class TabletopSimulator:
-    """One tabletop; the trial's task and index say which scene."""
+    """One tabletop; the trial's task and index say which scene.
+
+    Attributes:
+        world: the environment.
+    """
 
     notes = ()
 
     def __init__(self):
         self.versions = {"mujoco": version("mujoco"), "instructvla": version("instructvla")}
-        self._world = Tabletop(IMAGE_SIZE, CAMERAS)
+        self.world = Tabletop(IMAGE_SIZE, CAMERAS)
 
     def reset(self, given: Trial) -> Observation:
         episode = trial(instruct_task(given.task), given.index)
-        seen, info = self._world.reset(seed=episode.seed, options=episode.options())
+        seen, info = self.world.reset(seed=episode.seed, options=episode.options())
         self._instruction = episode.instruction
         return self._observation(seen, 0.0, False, False)
 
     def step(self, command: np.ndarray) -> Observation:
-        seen, reward, success, truncated, _ = self._world.step(command)
+        seen, reward, success, truncated, _ = self.world.step(command)
         return self._observation(seen, reward, success, truncated)
 
     def close(self) -> None:
-        self._world.close()
+        self.world.close()
 
     def _observation(self, seen: dict, reward: float, success: bool, truncated: bool) -> Observation:
-        data = self._world.simulation.data
+        data = self.world.simulation.data
         return Observation(
             images={camera: seen[camera] for camera in CAMERAS},
             instruction=self._instruction,
