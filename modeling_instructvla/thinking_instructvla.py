@@ -48,7 +48,7 @@ class ThinkingMixin:
         Returns:
             The response ids of each row, and C (batch, num_action_queries, text_hidden_size).
         """
-        drafted = all(self.is_draft(ids, max_new_tokens) for ids, speaks in zip(known, thinks, strict=True) if speaks)
+        drafted = all(is_draft(ids, max_new_tokens) for ids, speaks in zip(known, thinks, strict=True) if speaks)
         silent = max((len(ids or ()) for ids, speaks in zip(known, thinks, strict=True) if not speaks), default=0)
         tail = 1 + self.config.num_action_queries + self.padded_to
         room = prompt.shape[1] + max_new_tokens + silent + tail
@@ -72,10 +72,6 @@ class ThinkingMixin:
                 responses.append(response)
                 tails.append(turn[kept:])
             return responses, self.decode_queries(tails, session)
-
-    def is_draft(self, ids: Sequence[int] | None, max_new_tokens: int) -> bool:
-        """Whether this is a response that could be given again."""
-        return ids is not None and len(ids) <= max_new_tokens
 
     def say_again(
         self,
@@ -211,6 +207,11 @@ class ThinkingMixin:
     def stop_token_ids(self) -> list[int]:
         """Tokens that end the response: end of turn, and every action query."""
         return self.config.end_of_turn_ids + self.processor.query_token_ids
+
+
+def is_draft(ids: Sequence[int] | None, max_new_tokens: int) -> bool:
+    """Whether this is a response that could be given again."""
+    return ids is not None and len(ids) <= max_new_tokens
 
 
 def common_prefix(a: list[int], b: list[int]) -> int:

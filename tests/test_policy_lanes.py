@@ -2,12 +2,15 @@
 
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 
+from instructvla.evaluation.load_measurement import example_observation
 from instructvla.evaluation.policy_lanes import PolicyLanes
 from instructvla.evaluation.policy_messages import PolicyError
 from instructvla.evaluation.policy_observations import PolicyRequest
-from instructvla.evaluation.served_policy import PolicyCall
+from instructvla.evaluation.served_policy import PolicyCall, ServedPolicy
+from instructvla.nano import untrained_nano
 from tests.stand_in_policy import StandInPolicy, wait_until
 
 SOON = 10.0
@@ -56,6 +59,24 @@ def test_a_full_queue_of_thoughts_refuses_no_action():
             both.submit(call(3, think=True), SOON)
         assert both.waiting == 1 and both.alive
         assert both.submit(call(4), SOON).result(SOON).result.response == "words"
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_a_compiled_model_that_thinks_and_acts_at_once_answers_as_one_that_does_not(device):
+    """On CUDA most shapes are new, so that one thread captures graphs while the other works."""
+    policy = ServedPolicy(untrained_nano().to(device), "nano", max_new_tokens=4)
+    calls = [
+        PolicyCall(policy.reader.read(example_observation(policy.metadata, seed) | {"think": seed % 2 == 0}))
+        for seed in range(4)
+    ]
+    expected = [policy.act([one])[0] for one in calls]
+    policy.model.compile_for_inference(rows=(1,), modes=("act",), instruction_tokens=8, progress=False)
+    both = PolicyLanes(policy, 1, 0.0, 4, lambda: 4)
+    found = [future.result(600).result for future in [both.submit(one, 600.0) for one in calls]]
+    both.close(SOON)
+    for one, alone in zip(found, expected, strict=True):
+        assert one.response == alone.response
+        np.testing.assert_allclose(one.actions, alone.actions, atol=1e-4)
 
 
 def test_closing_ends_both_threads():
