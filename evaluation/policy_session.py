@@ -77,7 +77,9 @@ class PolicySession:
         thought, self._thought = self._thought, None
         try:
             spoken = thought.result().result.context
-        except (ValueError, PolicyError) as error:
+        except PolicyError as error:
+            raise PolicyError(error.code, f"the thought in the background failed: {error.reason}") from error
+        except ValueError as error:
             raise ValueError(f"the thought in the background failed: {error}") from error
         self._context = replace(self._context, response=spoken.response, response_ids=spoken.response_ids)
 

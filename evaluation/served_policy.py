@@ -109,8 +109,9 @@ class ServedPolicy:
 
     def key(self, call: PolicyCall) -> Hashable:
         """Calls with equal keys can be answered in one batch, and none of them waits for another kind of work."""
-        known = call.request.previous_actions
-        work = (call.request.reuse_latent, self.thinks(call), call.words_only)
+        if call.words_only:
+            return "words"
+        known, work = call.request.previous_actions, (call.request.reuse_latent, self.thinks(call))
         return work, call.request.unnorm_key, None if known is None else len(known), call.request.delay
 
     def act(self, calls: Sequence[PolicyCall]) -> list[PolicyResult]:

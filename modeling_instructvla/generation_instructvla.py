@@ -17,7 +17,7 @@ from transformers.utils import ModelOutput
 from .argument_checks import require_positive_integer
 from .compiled_inference import InferenceReport, compile_for_inference
 from .real_time_chunking import ChunkGuidance, prefix_weights
-from .thinking_instructvla import ThinkingMixin
+from .thinking_instructvla import ThinkingMixin, longest
 
 
 @dataclass(frozen=True, eq=False)
@@ -384,11 +384,6 @@ class ActionGenerationMixin(ThinkingMixin):
     def check_evaluating(self) -> None:
         if self.training:
             raise ValueError("The model is in training mode, where dropout would disturb it; call model.eval() first.")
-
-
-def longest(responses: Sequence[Sequence[int] | None]) -> int:
-    """Tokens of the longest; 0 without any."""
-    return max((len(ids) for ids in responses if ids is not None), default=0)
 
 
 def as_rows(text: str | list[str]) -> tuple[str, ...]:

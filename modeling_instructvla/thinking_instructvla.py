@@ -49,7 +49,7 @@ class ThinkingMixin:
             The response ids of each row, and C (batch, num_action_queries, text_hidden_size).
         """
         drafted = all(is_draft(ids, max_new_tokens) for ids, speaks in zip(known, thinks, strict=True) if speaks)
-        silent = max((len(ids or ()) for ids, speaks in zip(known, thinks, strict=True) if not speaks), default=0)
+        silent = longest([ids for ids, speaks in zip(known, thinks, strict=True) if not speaks])
         tail = 1 + self.config.num_action_queries + self.padded_to
         room = prompt.shape[1] + max_new_tokens + silent + tail
         if drafted:
@@ -212,6 +212,11 @@ class ThinkingMixin:
 def is_draft(ids: Sequence[int] | None, max_new_tokens: int) -> bool:
     """Whether this is a response that could be given again."""
     return ids is not None and len(ids) <= max_new_tokens
+
+
+def longest(responses: Sequence[Sequence[int] | None]) -> int:
+    """Tokens of the longest; 0 without any."""
+    return max((len(ids) for ids in responses if ids is not None), default=0)
 
 
 def common_prefix(a: list[int], b: list[int]) -> int:

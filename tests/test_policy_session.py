@@ -126,15 +126,17 @@ def test_words_of_the_background_wait_for_an_answer_that_is_made_from_them():
     assert talk(conversation) == ["thought 1", "thought 2"]
 
 
-def test_a_failed_thought_is_told_once_to_its_client_alone():
+@pytest.mark.parametrize("failure", [ValueError("the picture is broken"), PolicyError("deadline", "too late")])
+def test_a_failed_thought_is_told_once_to_its_client_alone(failure):
     async def conversation(session, connection, policy):
         for one in (session, session.beside):
             await said(one, connection, think=True)
-        policy.failure = ValueError("the picture is broken")
+        policy.failure = failure
         await said(session, connection, think="background")
         wait_until(session._thought.done)
         others = await said(session.beside, connection)
-        with pytest.raises(ValueError, match="the thought in the background failed: the picture is broken"):
+        reason = "the thought in the background failed: (the picture is broken|too late)"
+        with pytest.raises(type(failure), match=reason):
             await said(session, connection)
         return [others, await said(session, connection)]
 
