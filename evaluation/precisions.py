@@ -6,7 +6,7 @@ how often it then says the same words as bf16 is counted beside.
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -64,32 +64,44 @@ class PrecisionRun:
         }
 
 
-def run_precision(model: Any, precision: str, samples: int, max_new_tokens: int, bar: Any = None) -> PrecisionRun:
-    """Act and think on drawn pictures, after one of each that is not measured."""
-    processor, config = model.processor, model.config
-    options = {
-        "state": None if processor.state_dim is None else np.zeros(processor.state_dim),
-        "unnorm_key": next(iter(processor.statistics)),
-        "max_new_tokens": max_new_tokens,
-    }
-    times: dict[bool, list[float]] = {False: [], True: []}
-    actions, responses = [], []
+def run_precisions(models: Mapping[str, Any], samples: int, max_new_tokens: int, bar: Any = None) -> list[PrecisionRun]:
+    """Act and think on drawn pictures, after one that is not measured. The models, by their precision, take turns, so
+    that a busy moment of the machine hits all of them."""
+    act_ms, think_ms, actions, responses = ({name: [] for name in models} for _ in range(4))
     for number in [0, *range(samples)]:
-        scene = draw_tabletop_scene(seed=number)
-        images = {camera: scene for camera in processor.cameras} if len(processor.cameras) > 1 else scene
-        noise = torch.randn(1, config.horizon, config.action_dim, generator=torch.Generator().manual_seed(number))
-        found = {}
-        for think in (False, True):
-            start = time.perf_counter()
-            output = model.generate_action(images, DEFAULT_INSTRUCTION, noise=noise, think=think, **options)
-            found[think] = output.normalized_actions.float().cpu()
-            times[think].append(1000 * (time.perf_counter() - start))
-        actions.append(found[False])
-        responses.append(output.response[0])
-        if bar is not None:
-            bar.update()
-    act_ms, think_ms = (tuple(times[think][1:]) for think in (False, True))
-    return PrecisionRun(precision, act_ms, think_ms, size_of(model), torch.cat(actions[1:]), tuple(responses[1:]))
+        for name, model in models.items():
+            acted, milliseconds = timed_call(model, number, think=False, max_new_tokens=max_new_tokens)
+            act_ms[name].append(milliseconds)
+            actions[name].append(acted.normalized_actions.float().cpu())
+            thought, milliseconds = timed_call(model, number, think=True, max_new_tokens=max_new_tokens)
+            think_ms[name].append(milliseconds)
+            responses[name].append(thought.response[0])
+            if bar is not None:
+                bar.update()
+    return [
+        PrecisionRun(
+            precision=name,
+            act_ms=tuple(act_ms[name][1:]),
+            think_ms=tuple(think_ms[name][1:]),
+            weight_bytes=size_of(model),
+            actions=torch.cat(actions[name][1:]),
+            responses=tuple(responses[name][1:]),
+        )
+        for name, model in models.items()
+    ]
+
+
+def timed_call(model: Any, number: int, **options) -> tuple[Any, float]:
+    """One action on the picture and from the noise of this number, and its milliseconds until it is on the CPU."""
+    processor, config, scene = model.processor, model.config, draw_tabletop_scene(seed=number)
+    images = {camera: scene for camera in processor.cameras} if len(processor.cameras) > 1 else scene
+    noise = torch.randn(1, config.horizon, config.action_dim, generator=torch.Generator().manual_seed(number))
+    state = None if processor.state_dim is None else np.zeros(processor.state_dim)
+    options |= {"state": state, "unnorm_key": next(iter(processor.statistics)), "noise": noise}
+    start = time.perf_counter()
+    output = model.generate_action(images, DEFAULT_INSTRUCTION, **options)
+    output.actions.cpu()
+    return output, 1000 * (time.perf_counter() - start)
 
 
 def precision_table(records: Sequence[dict[str, Any]], samples: int) -> str:
@@ -112,7 +124,7 @@ def precision_table(records: Sequence[dict[str, Any]], samples: int) -> str:
 @app.command()
 def main(
     model: Annotated[str, typer.Argument(help=f"Folder or Hub repository; {', '.join(UNTRAINED)}: untrained.")],
-    precision: Annotated[list[str] | None, typer.Option(help="Repeatable; default: all of the device.")] = None,
+    precision: Annotated[list[str] | None, typer.Option(help="Beside bf16; repeatable; default: all.")] = None,
     revision: Annotated[str | None, typer.Option(help="Of the Hub repository.")] = None,
     device: Annotated[str | None, typer.Option(help="E.g. cuda:1; default: CUDA where there is one.")] = None,
     samples: Annotated[int, typer.Option(min=1, help="Pictures, each with a noise of its own.")] = 16,
@@ -120,7 +132,7 @@ def main(
     compiled: Annotated[bool, typer.Option("--compile/--no-compile", help="On fixed shapes; CUDA graphs.")] = False,
     output: Annotated[Path | None, typer.Option(help="Also write the numbers as JSON.")] = None,
 ) -> None:
-    """Compare precisions: time, bytes of weights, and action error against bf16."""
+    """Compare precisions: time, bytes of weights, and action error against bf16. Memory holds all models at once."""
     with errors_on_stderr():
         place = choose_device(device)
         for name in precision or []:
@@ -128,16 +140,14 @@ def main(
         if output is not None and not output.absolute().parent.is_dir():
             raise ValueError(f"--output {output} can't be written; give a file in a folder that exists.")
         names = list(dict.fromkeys([REFERENCE, *(precision or supported_precisions(place))]))
-        runs = []
+        models = {name: load_for_inference(model, revision, device, name) for name in names}
+        if compiled:
+            tokens = len(models[REFERENCE].processor.encode_text(DEFAULT_INSTRUCTION))
+            for loaded in models.values():
+                loaded.compile_for_inference(instruction_tokens=tokens, max_new_tokens=max_new_tokens, progress=False)
         with tqdm(total=len(names) * (samples + 1), unit="sample") as bar:
-            for name in names:
-                loaded = load_for_inference(model, revision, device, name)
-                if compiled:
-                    tokens = len(loaded.processor.encode_text(DEFAULT_INSTRUCTION))
-                    options = {"instruction_tokens": tokens, "max_new_tokens": max_new_tokens}
-                    loaded.compile_for_inference(**options, progress=False)
-                runs.append(run_precision(loaded, name, samples, max_new_tokens, bar))
-        about = environment(loaded)
+            runs = run_precisions(models, samples, max_new_tokens, bar)
+        about = environment(models[REFERENCE])
         records = [run.record(runs[0]) for run in runs]
         typer.echo(precision_table(records, samples))
         size = f"{about['parameters'] / 1e6:.1f} M parameters"

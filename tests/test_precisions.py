@@ -6,7 +6,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from instructvla.evaluation.precisions import PrecisionRun, app, precision_table, run_precision
+from instructvla.evaluation.precisions import PrecisionRun, app, precision_table, run_precisions
 from instructvla.nano import untrained_nano
 
 
@@ -27,7 +27,7 @@ def test_errors_are_shares_of_the_range_against_the_reference():
 
 def test_samples_are_the_same_for_every_precision():
     model = untrained_nano()
-    first, again = (run_precision(model, "fp32", samples=2, max_new_tokens=2) for _ in range(2))
+    first, again = run_precisions({"fp32": model, "the same": model}, samples=2, max_new_tokens=2)
     assert torch.equal(first.actions, again.actions) and first.responses == again.responses
     assert first.actions.shape == (2, 16, 7) and len(first.act_ms) == len(first.think_ms) == 2
     assert not torch.equal(first.actions[0], first.actions[1])
