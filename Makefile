@@ -13,7 +13,7 @@ help:
 	@echo "make test       the fast tests; also test-slow, test-gpu"
 	@echo "make train-tabletop  the tabletop's small model from nothing: data and three stages, resumable -> outputs/tabletop"
 	@echo "make tabletop-results  every comparison of the paper on the tabletop, resumable -> outputs/tabletop/results"
-	@echo "make simulator-proof  runner and server against bare loops in every installed simulator, resumable -> outputs/simulator_proof"
+	@echo "make simulator-proof  runner and server against bare loops in every installed simulator -> outputs/simulator_proof"
 	@echo "make lint       ruff check and ruff format --check"
 	@echo "make bench      times of every stage, with and without each reuse; the tabletop's steps/s and episodes/min"
 	@echo "make bench-tabletop  environment steps/s, policy ms per step, episodes/min with 1 and 2 processes"

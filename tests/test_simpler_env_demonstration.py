@@ -10,7 +10,14 @@ import pytest
 from instructvla.evaluation.recordings import load_recordings
 from instructvla.evaluation.simulators.installation import simulator_python
 from instructvla.evaluation.simulators.simpler_env_benchmark import BENCHMARK, simpler_env_trials
-from instructvla.evaluation.simulators.simpler_env_demonstration import HANDLINGS, demonstrate, poses, trials
+from instructvla.evaluation.simulators.simpler_env_demonstration import (
+    HANDLINGS,
+    STANDING_CANS,
+    demonstrate,
+    grip,
+    poses,
+    trials,
+)
 from instructvla.evaluation.simulators.simulator import Observation, Trial
 from tests.bridge_stand_in import CarryingPoint
 
@@ -54,9 +61,35 @@ def test_poses_are_those_of_the_environment():
         np.testing.assert_array_equal(getattr(seen, name), getattr(point.state, name).astype(np.float32))
 
 
+class Place:
+    """As SAPIEN's poses, without turns."""
+
+    def __init__(self, p):
+        self.p, self.q = np.array(p, np.float32), np.array([1, 0, 0, 0], np.float32)
+
+    def inv(self) -> "Place":
+        return Place(-self.p)
+
+    def __mul__(self, other: "Place") -> "Place":
+        return Place(self.p + other.p)
+
+
+def test_hand_and_can_are_told_in_the_base_s_frame():
+    agent = SimpleNamespace(robot=SimpleNamespace(pose=Place([1, 2, 3])), ee_pose=Place([1.5, 2, 4]))
+    seen = grip(SimpleNamespace(agent=agent, obj_pose=Place([1, 2.5, 3.5])))
+    np.testing.assert_array_equal(seen.hand, [0.5, 0, 1, 1, 0, 0, 0])
+    np.testing.assert_array_equal(seen.can, [0, 0.5, 0.5])
+
+
+@pytest.mark.parametrize("task", STANDING_CANS)
+def test_cans_are_tasks_of_the_google_robot(task):
+    (trial,) = trials([task], 1)
+    assert (trial.task, trial.robot, trial.options["build"]) == (task, "google_robot", {"upright": True})
+
+
 def test_other_tasks_are_refused():
     (can,) = simpler_env_trials(["pick_coke_can/variant_aggregation/horizontal/base"], 1)
-    with pytest.raises(ValueError, match="the scripted expert does put_spoon/visual_matching, .*; got 'pick_coke_can"):
+    with pytest.raises(ValueError, match="the scripted experts do put_spoon/visual_matching, .*; got 'pick_coke_can"):
         demonstrate(SapienPoint(), can)
 
 

@@ -1,5 +1,6 @@
 """Claims about the scripted expert for the WidowX, on a point that carries objects."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,9 +9,10 @@ from instructvla.evaluation.chunk_schedules import OpenLoop
 from instructvla.evaluation.executor import Executor
 from instructvla.evaluation.robot_conventions import quaternion_to_matrix
 from instructvla.evaluation.robots import find_robot
+from instructvla.evaluation.simulators.demonstration import demonstrate
 from instructvla.evaluation.simulators.maniskill3_benchmark import maniskill3_trials
 from instructvla.evaluation.simulators.maniskill3_expert import poses
-from instructvla.evaluation.simulators.widowx_expert import STEP_M, STEP_RAD, Handling, demonstrate, turn_across
+from instructvla.evaluation.simulators.widowx_expert import STEP_M, STEP_RAD, Expert, Handling, turn_across
 from tests.bridge_stand_in import REACH, CarryingPoint
 
 SPOON, CARROT = (maniskill3_trials([task], 1)[0] for task in ("spoon", "carrot"))
@@ -18,7 +20,7 @@ USUAL = Handling(0.05)
 
 
 def test_its_actions_are_small_and_it_stays_in_the_end():
-    recording, _ = demonstrate(CarryingPoint(), SPOON, USUAL, poses)
+    recording, _ = demonstrate(CarryingPoint(), SPOON, partial(Expert, USUAL), poses)
     assert np.linalg.norm(recording.actions[:, :3], axis=1).max() <= STEP_M + 1e-6
     assert np.abs(recording.actions[:, 3:6]).max() <= STEP_RAD + 1e-6
     assert set(recording.actions[:, 6]) == {0.0, 1.0}
@@ -37,13 +39,13 @@ def test_the_fingers_close_across_the_object():
 
 
 def test_an_object_without_a_length_is_taken_without_a_turn():
-    recording, _ = demonstrate(CarryingPoint(), SPOON, Handling(0.05, long=False), poses)
+    recording, _ = demonstrate(CarryingPoint(), SPOON, partial(Expert, Handling(0.05, long=False)), poses)
     assert recording.successes[-1] and not recording.actions[:, 3:6].any()
 
 
 def test_it_can_grasp_above_the_centre():
     def lowest(handling: Handling) -> float:
-        _, seen = demonstrate(CarryingPoint(), SPOON, handling, poses)
+        _, seen = demonstrate(CarryingPoint(), SPOON, partial(Expert, handling), poses)
         return min(poses(one).target[2] for one in seen[: len(seen) // 2])
 
     above = REACH / 2
@@ -61,7 +63,7 @@ class Repeats:
 
 
 def test_its_actions_replayed_through_the_executor_do_the_same():
-    recording, _ = demonstrate(CarryingPoint(), CARROT, USUAL, poses)
+    recording, _ = demonstrate(CarryingPoint(), CARROT, partial(Expert, USUAL), poses)
     executor, simulator = Executor(Repeats(recording.actions), find_robot("widowx"), OpenLoop(1)), CarryingPoint()
     observation = simulator.reset(CARROT)
     executor.reset(observation.instruction)

@@ -10,7 +10,7 @@ import numpy as np
 
 from instructvla.evaluation.recordings import Recorder, Recording
 from instructvla.evaluation.robots import find_robot
-from instructvla.evaluation.simulators.demonstration_command import run
+from instructvla.evaluation.simulators.demonstration import run_command
 from instructvla.evaluation.simulators.libero_benchmark import libero_trials
 from instructvla.evaluation.simulators.libero_simulator import LiberoSimulator, make_simulator
 from instructvla.evaluation.simulators.simulator import Trial
@@ -66,7 +66,7 @@ def demonstrate(simulator: LiberoSimulator, trial: Trial) -> Recording:
 
 def main() -> None:
     simulator = make_simulator()
-    run(__doc__, libero_trials, lambda trial: demonstrate(simulator, trial))
+    run_command(__doc__, libero_trials, lambda trial: demonstrate(simulator, trial))
 
 
 if __name__ == "__main__":

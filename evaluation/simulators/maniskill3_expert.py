@@ -1,10 +1,12 @@
 """The scripted expert in ManiSkill3's four WidowX tasks."""
 
+from functools import partial
+
 from instructvla.evaluation.recordings import Recording
+from instructvla.evaluation.simulators import demonstration
 from instructvla.evaluation.simulators.maniskill3_state import BridgeState
 from instructvla.evaluation.simulators.simulator import Observation, Simulator, Trial
-from instructvla.evaluation.simulators.widowx_expert import Handling, Poses
-from instructvla.evaluation.simulators.widowx_expert import demonstrate as demonstrate_with
+from instructvla.evaluation.simulators.widowx_expert import Expert, Handling, Poses
 
 HANDLINGS = {
     "spoon": Handling(0.05),
@@ -19,5 +21,5 @@ def poses(seen: Observation) -> Poses:
 
 
 def demonstrate(simulator: Simulator, trial: Trial) -> tuple[Recording, list[Observation]]:
-    """One episode of the expert; see `widowx_expert.demonstrate`."""
-    return demonstrate_with(simulator, trial, HANDLINGS[trial.task], poses)
+    """One episode of the expert; see `demonstration.demonstrate`."""
+    return demonstration.demonstrate(simulator, trial, partial(Expert, HANDLINGS[trial.task]), poses)

@@ -71,7 +71,12 @@ PLANS: Mapping[str, Plan] = {
             "simpler_env",
             f"{PACKAGE}.simpler_env_demonstration",
             HERE / "simpler_env_bare_loop.py",
-            ("put_spoon/visual_matching", "put_carrot/visual_matching", "stack_blocks/visual_matching"),
+            (
+                "put_spoon/visual_matching",
+                "put_carrot/visual_matching",
+                "stack_blocks/visual_matching",
+                "pick_coke_can/variant_aggregation/standing/base",
+            ),
         ),
         Plan(
             "simpler_instruct",
@@ -82,6 +87,7 @@ PLANS: Mapping[str, Plan] = {
                 "AltPutOrangeOnPlateInScene-v0",
                 "AltDryEgglpantInSceneEnv-v0",
                 "AltDryOrangeInSceneEnv-v0",
+                "FreeGraspSingleOpened7upCanInScene-v0",
             ),
         ),
         Plan(

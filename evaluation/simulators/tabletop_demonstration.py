@@ -7,7 +7,7 @@ python -m instructvla.evaluation.simulators.tabletop_demonstration atomic/close-
 
 from instructvla.evaluation.recordings import Recorder, Recording
 from instructvla.evaluation.robots import find_robot
-from instructvla.evaluation.simulators.demonstration_command import run
+from instructvla.evaluation.simulators.demonstration import run_command
 from instructvla.evaluation.simulators.simulator import Trial
 from instructvla.evaluation.simulators.tabletop_benchmark import tabletop_trials
 from instructvla.evaluation.simulators.tabletop_simulator import TabletopSimulator, make_simulator
@@ -28,7 +28,7 @@ def demonstrate(simulator: TabletopSimulator, trial: Trial) -> Recording:
 
 def main() -> None:
     simulator = make_simulator()
-    run(__doc__, tabletop_trials, lambda trial: demonstrate(simulator, trial))
+    run_command(__doc__, tabletop_trials, lambda trial: demonstrate(simulator, trial))
 
 
 if __name__ == "__main__":

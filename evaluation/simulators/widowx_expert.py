@@ -10,10 +10,7 @@ from functools import partial
 
 import numpy as np
 
-from instructvla.evaluation.recordings import Recorder, Recording
 from instructvla.evaluation.robot_conventions import quaternion_to_matrix
-from instructvla.evaluation.robots import find_robot
-from instructvla.evaluation.simulators.simulator import Observation, Simulator, Trial
 
 STEP_M, STEP_RAD = 0.03, 0.3  # longest move and turn of one control step
 REACHED_M, REACHED_RAD = 0.004, 1e-3
@@ -134,34 +131,6 @@ class Expert:
         if self._goal is None:
             self._goal = self._moves[0].goal(state)
         return self._goal - gripper(state)
-
-
-def demonstrate(
-    simulator: Simulator, trial: Trial, handling: Handling, poses: Callable[[Observation], Poses]
-) -> tuple[Recording, list[Observation]]:
-    """One episode of the expert, to the end of its plan or of the trial; its actions take a policy's way to the robot.
-
-    The last action stays where it is, so that a replay may repeat it.
-
-    Args:
-        handling: of the trial's task.
-        poses: says where things are when something has been observed.
-
-    Returns:
-        What was done, and what was seen before each step and after the last.
-
-    Raises:
-        ValueError: the simulator doesn't have this task or option.
-        SimulatorBrokeError: it died, failed, or gave no answer in time.
-    """
-    seen = [simulator.reset(trial)]
-    recorder, command = Recorder(trial, seen[0], seen[0].instruction), find_robot(trial.robot).make_command()
-    expert = Expert(handling, poses(seen[0]))
-    while len(seen) <= trial.max_steps and not expert.done:
-        action = expert.act(poses(seen[-1]))
-        seen.append(simulator.step(command(action)))
-        recorder.add(action, command(action), seen[-1])
-    return recorder.recording(), seen
 
 
 def position_in_base(state: Poses, pose: np.ndarray) -> np.ndarray:
