@@ -1,6 +1,6 @@
 """Where the time of one action goes, stage by stage, with and without each reuse, in one run (`make bench`).
 
-Every pair is timed alternately on the same model and input, and its two results are compared.
+Every pair is timed alternately on the same weights and input, and its two results are compared.
 """
 
 import copy
@@ -14,16 +14,17 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from transformers import SiglipVisionConfig
+from PIL import Image
+from transformers import BatchFeature, SiglipVisionConfig
 
 from instructvla.configuration_instructvla import nano_text_config
 from instructvla.evaluation.demo_scene import draw_tabletop_scene
-from instructvla.flow_matching import integrate
 from instructvla.modeling_instructvla import InstructVLAForConditionalGeneration
 from instructvla.nano import untrained_nano
 
 INSTRUCTION = "put the spoon on the towel"
 ACTION_ONLY, WITH_WORDS = "action only: everything", "think, then act: everything"
+COMPILED = ", compiled"
 
 
 def mid_size_fields() -> dict[str, Any]:
@@ -77,25 +78,42 @@ def timed(
 
 
 class Bench:
-    """One model, one camera frame, one instruction, and what the model answers, up to `max_tokens` tokens."""
+    """One model, one camera frame, one instruction, and what the model answers, up to `max_tokens` tokens.
 
-    def __init__(self, model: InstructVLAForConditionalGeneration, max_tokens: int):
-        self.model, self.max_tokens = model, max_tokens
+    Args:
+        compiled: the same weights again, to be prepared with `compile_for_inference` here.
+    """
+
+    def __init__(
+        self,
+        model: InstructVLAForConditionalGeneration,
+        max_tokens: int,
+        compiled: InstructVLAForConditionalGeneration | None = None,
+    ):
+        self.model, self.max_tokens, self.compiled = model, max_tokens, compiled
         image = draw_tabletop_scene()
-        self.vlm = model.processor.prompt_inputs(image, INSTRUCTION, response=model.config.response_style)
+        self.vlm = self.prompt_inputs(model, image)
         self.pixels = model.processor.action_inputs(image)["action_pixel_values"]
         self.noise = torch.randn(
             1, model.config.horizon, model.config.action_dim, generator=torch.Generator().manual_seed(0)
         )
         self.prompt, self.mask = self.embed(), self.vlm["attention_mask"]
         self.response, self.latent = self.think()
+        if compiled is not None:
+            longest = len(compiled.processor.encode_text(INSTRUCTION))
+            compiled.compile_for_inference(instruction_tokens=longest, max_new_tokens=max_tokens, kernels="inductor")
+            self.padded = self.prompt_inputs(compiled, image)
+
+    def prompt_inputs(self, model: InstructVLAForConditionalGeneration, image: Image.Image) -> BatchFeature:
+        padding = {"padding_side": "left", "pad_to_multiple_of": model.padded_to}
+        return model.processor.prompt_inputs(image, INSTRUCTION, response=model.config.response_style, **padding)
 
     def embed(self) -> torch.Tensor:
         return self.model.embed_prompt(self.vlm["input_ids"], self.vlm["pixel_values"])
 
     def think(self) -> tuple[list[int], torch.Tensor]:
         """As `generate_action` does it: SigLIP once, one KV cache for prompt, response and queries."""
-        responses, latent = self.model.think(self.embed(), self.mask, self.max_tokens)
+        responses, latent = self.model.think(self.embed(), self.mask, self.max_tokens, known=[None], thinks=[True])
         return responses[0], latent
 
     def think_again(self, recompute: str, keep_image: bool) -> torch.Tensor:
@@ -115,7 +133,7 @@ class Bench:
             return model.language_model(embeds, torch.ones(embeds.shape[:2], dtype=torch.long))
 
         if recompute == "queries":
-            model.think(self.embed(), self.mask, self.max_tokens)
+            self.think()
         else:
             for spoken in range(len(self.response)):
                 model.language_model.lm_head(encode(spoken)[:, -1]).argmax(dim=-1)
@@ -124,22 +142,24 @@ class Bench:
     def flow(self, cached: bool) -> torch.Tensor:
         """All flow steps on a given prefix, from its keys and values or from the prefix itself."""
         expert = self.model.action_expert
-        mask = expert.attention_mask(self.prefix)
-        reusable = {"cache": expert.encode_prefix(self.prefix, mask)} if cached else {"prefix": self.prefix}
-        steps = expert.flow_steps()
-        times = expert.action_embedding.embed_time(steps.times)
-        return integrate(lambda x, step: expert.velocity(x, times[step, None], mask, **reusable), self.noise, steps)
+        rotary, mask = expert.rotary(self.prefix), expert.attention_mask(self.prefix)
+        condition = {"rotary": rotary, "mask": mask, "prefix": self.prefix}
+        if cached:
+            condition = {"rotary": rotary, "cache": expert.encode_prefix(self.prefix, rotary, mask, read=False)}
+        return expert.decode(condition, self.noise)
 
-    def act(self, think: bool) -> torch.Tensor:
+    def act(self, think: bool, compiled: bool = False) -> torch.Tensor:
         """A normalised chunk, as `generate_action` computes it from prepared inputs."""
-        model = self.model
-        latent = self.think()[1] if think else self.queries_alone()
+        model, vlm = (self.compiled, self.padded) if compiled else (self.model, self.vlm)
+        features = (model.compiled or model).encode_images(vlm["pixel_values"])
+        prompt, mask = model.place_images(vlm["input_ids"], features), vlm["attention_mask"]
+        if think:
+            latent = model.think(prompt, mask, self.max_tokens, known=[None], thinks=[True])[1]
+        else:
+            room = prompt.shape[1] + model.config.num_action_queries + model.padded_to
+            with model.decoding_session(1, room, keep=False) as session:
+                latent = model.decode_queries([model.assistant_turn(None)], session, prompt, mask)
         return model.sample_actions(latent, self.pixels, None, self.noise, None)
-
-    def queries_alone(self) -> torch.Tensor:
-        model = self.model
-        with model.decoding_session(1, self.prompt.shape[1] + model.config.num_action_queries, keep=False) as session:
-            return model.decode_queries([model.assistant_turn(None)], session, self.embed(), self.mask)
 
     def act_straightforwardly(self, think: bool) -> torch.Tensor:
         """The same without any reuse: the whole sequence with its image is encoded anew for every word and for the
@@ -152,7 +172,7 @@ class Bench:
             if tokens:
                 embeds = torch.cat([embeds, model.language_model.embed_tokens(torch.tensor([tokens]))], dim=1)
             hidden = model.language_model(embeds, torch.ones(embeds.shape[:2], dtype=torch.long))
-            model.language_model.lm_head(hidden).argmax(dim=-1)
+            model.language_model.lm_head(hidden)[:, -1].argmax(dim=-1)
             return hidden
 
         words = self.response if think else []
@@ -164,9 +184,8 @@ class Bench:
         tokens, condition = expert.vision.embed(images), latent.mean(dim=1, keepdim=True)
         for _ in range(skipped):  # as costly as the blocks above the features, which a checkpoint here doesn't hold
             expert.vision.blocks[-1](tokens, condition)
-        mask, steps = expert.attention_mask(prefix), expert.flow_steps()
-        times = expert.action_embedding.embed_time(steps.times)
-        return integrate(lambda x, step: expert.velocity(x, times[step, None], mask, prefix=prefix), self.noise, steps)
+        whole = {"rotary": expert.rotary(prefix), "mask": expert.attention_mask(prefix), "prefix": prefix}
+        return expert.decode(whole, self.noise)
 
     def stages(self, repeats: int) -> dict[str, float]:
         """Seconds of each stage of one thinking call."""
@@ -208,6 +227,11 @@ class Bench:
             ACTION_ONLY: (lambda: self.act(False), lambda: self.act_straightforwardly(False), repeats),
             WITH_WORDS: (lambda: self.act(True), lambda: self.act_straightforwardly(True), repeats),
         }
+        if self.compiled is not None:
+            pairs |= {
+                ACTION_ONLY + COMPILED: (lambda: self.act(False, True), pairs[ACTION_ONLY][1], repeats),
+                WITH_WORDS + COMPILED: (lambda: self.act(True, True), pairs[WITH_WORDS][1], repeats),
+            }
         results = {}
         for name, (with_reuse, without, turns) in pairs.items():
             results[name], outputs = timed({"with": with_reuse, "without": without}, turns)
@@ -234,6 +258,9 @@ def main(
     size: Annotated[str, typer.Option(help="nano or mid")] = "mid",
     tokens: Annotated[int, typer.Option(min=1, help="longest response; random weights may stop earlier")] = 20,
     repeats: Annotated[int, typer.Option(min=1)] = 3,
+    compiled: Annotated[
+        bool, typer.Option("--compile/--no-compile", help="also measure inductor's kernels; preparing takes minutes")
+    ] = False,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of torch")] = 2,
     output: Annotated[Path | None, typer.Option(dir_okay=False, help="also write the numbers as JSON")] = None,
 ) -> None:
@@ -246,7 +273,7 @@ def main(
             f"{str(output)!r} is in no folder that can be written; make it first", param_hint="--output"
         )
     torch.set_num_threads(threads)
-    bench = Bench(sizes[size](), tokens)
+    bench = Bench(sizes[size](), tokens, sizes[size]() if compiled else None)
     parameters = sum(parameter.numel() for parameter in bench.model.parameters()) / 1e6
     reuses = bench.reuses(repeats)
     stages = bench.stages(repeats)

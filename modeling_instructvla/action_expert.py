@@ -1,11 +1,14 @@
 """The action expert: a small transformer that flows from noise to action chunks, steered by C (paper section 3.1)."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import nn
-from transformers import DynamicCache, LlamaConfig, LlamaModel
+from transformers import LlamaConfig, LlamaModel
 
 from .configuration_instructvla import InstructVLAConfig
-from .exact_rotary import ExactRotaryEmbedding
+from .exact_rotary import ExactRotaryEmbedding, Rotary, rotated
 from .film_vision import FiLMVisionTransformer
 from .flow_matching import (
     FlowSteps,
@@ -20,20 +23,30 @@ from .flow_matching import (
 from .real_time_chunking import ChunkGuidance, guided
 
 
-class PrefixCache(DynamicCache):
-    """Keys and values of the prefix. Once frozen, tokens attend to it and leave it as it is."""
+class PrefixCache:
+    """Keys and values of the prefix, by layer. Once frozen, tokens attend to it and leave it as it is."""
 
-    frozen = False
+    def __init__(self):
+        self.layers: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self.frozen = False
 
-    def update(self, key_states, value_states, layer_idx, *args, **kwargs):
+    def update(self, keys: torch.Tensor, values: torch.Tensor, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the new tokens attend to: while the cache is filled, themselves; then the prefix and themselves."""
         if not self.frozen:
-            return super().update(key_states, value_states, layer_idx, *args, **kwargs)
-        layer = self.layers[layer_idx]
-        return torch.cat([layer.keys, key_states], dim=-2), torch.cat([layer.values, value_states], dim=-2)
+            self.layers.append((keys, values))
+            return keys, values
+        old_keys, old_values = self.layers[layer]
+        return torch.cat([old_keys, keys], dim=-2), torch.cat([old_values, values], dim=-2)
+
+    def repeat_interleave(self, repeats: int) -> None:
+        """Each row several times, one after the other."""
+        self.layers = [
+            (k.repeat_interleave(repeats, dim=0), v.repeat_interleave(repeats, dim=0)) for k, v in self.layers
+        ]
 
 
 class ExpertTransformer(LlamaModel):
-    """Llama on embeddings; its masks are arbitrary, which flash and flex attention can't serve."""
+    """Llama's layers on embeddings; its masks are arbitrary, which flash and flex attention can't serve."""
 
     _supports_flash_attn = False
     _supports_flex_attn = False
@@ -42,6 +55,36 @@ class ExpertTransformer(LlamaModel):
         super().__init__(config)
         self.embed_tokens = None
         self.rotary_emb = ExactRotaryEmbedding(config=config)
+        for layer in self.layers:
+            layer.self_attn.is_causal = False  # without a mask every token sees all
+
+    def forward(
+        self,
+        inputs_embeds: torch.Tensor,
+        mask: torch.Tensor | None,
+        rotary: Rotary,
+        cache: PrefixCache | None = None,
+        read: bool = True,
+    ) -> torch.Tensor | None:
+        """Hidden states after the final norm, (batch, tokens, hidden_size).
+
+        Args:
+            inputs_embeds: (batch, tokens, hidden_size).
+            mask: is added to the attention logits, (1, 1, tokens, keys); None adds nothing.
+            rotary: cos and sin at the tokens' places, each (1, tokens, head_dim).
+            read: False fills the cache alone: the top layer computes only its keys and values. None is returned.
+        """
+        hidden = inputs_embeds
+        for layer in self.layers if read else self.layers[:-1]:
+            hidden = layer(hidden, attention_mask=mask, position_embeddings=rotary, past_key_values=cache)
+        if read:
+            return self.norm(hidden)
+        top = self.layers[-1].self_attn
+        hidden = self.layers[-1].input_layernorm(hidden)
+        heads = (*hidden.shape[:-1], -1, top.head_dim)
+        key, value = (linear(hidden).view(heads).transpose(1, 2) for linear in (top.k_proj, top.v_proj))
+        cache.update(rotated(key, *rotary), value, top.layer_idx)
+        return None
 
 
 class ExpertLinear(nn.Linear):
@@ -158,19 +201,21 @@ class ActionExpert(nn.Module):
             flow_time = sample_flow_time(len(actions), self.flow, actions.device)
         noisy_actions = interpolate(actions, noise, flow_time, self.flow.sigma_min)
         prefix = self.embed_prefix(latent_action, pixel_values, state)
-        mask = self.attention_mask(prefix)
+        mask, rotary = self.attention_mask(prefix), self.rotary(prefix)
         time = self.action_embedding.embed_time(flow_time)
-        velocity = self.velocity(noisy_actions, time, mask, **self.prefix_for_draws(prefix, mask))
+        velocity = self.velocity(noisy_actions, time, rotary, mask, **self.prefix_for_draws(prefix, rotary, mask))
         return flow_matching_loss(velocity, target_velocity(actions, noise, self.flow.sigma_min), action_mask)
 
-    def prefix_for_draws(self, prefix: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor | PrefixCache]:
+    def prefix_for_draws(
+        self, prefix: torch.Tensor, rotary: Rotary, mask: torch.Tensor
+    ) -> dict[str, torch.Tensor | PrefixCache]:
         """The prefix for `training_draws` noisy chunks each: its keys and values, computed once, where they can be."""
         draws = self.flow.training_draws
         checkpointing = self.training and self.transformer.layers[0].gradient_checkpointing
         if draws == 1 or self.attention != "block_causal" or checkpointing:  # recomputed layers fill no cache
             return {"prefix": prefix.repeat_interleave(draws, dim=0)}
-        cache = self.encode_prefix(prefix, mask)
-        cache.batch_repeat_interleave(draws)
+        cache = self.encode_prefix(prefix, rotary, mask)
+        cache.repeat_interleave(draws)
         return {"cache": cache}
 
     def sample(
@@ -190,20 +235,37 @@ class ActionExpert(nn.Module):
         Args:
             steps: from `flow_steps`, to be reused; default: the configuration's.
         """
-        steps = steps or self.flow_steps()
-        prefix = self.embed_prefix(latent_action, pixel_values, state)
-        mask = self.attention_mask(prefix)
-        times = self.action_embedding.embed_time(steps.times)
-        reusable = {"prefix": prefix}
-        if self.attention == "block_causal":
-            reusable = {"cache": self.encode_prefix(prefix, mask)}
+        return self.decode(self.condition(latent_action, pixel_values, state), noise, steps, guidance)
 
-        def velocity(x: torch.Tensor, step: int) -> torch.Tensor:
-            return self.velocity(x, times[step].expand(len(x), -1), mask, **reusable)
+    def condition(
+        self, latent_action: torch.Tensor, pixel_values: torch.Tensor | None, state: torch.Tensor | None
+    ) -> dict[str, Any]:
+        """What `velocity` takes beside the noisy actions and their time, the same in every step."""
+        prefix = self.embed_prefix(latent_action, pixel_values, state)
+        mask, rotary = self.attention_mask(prefix), self.rotary(prefix)
+        if self.attention != "block_causal":
+            return {"rotary": rotary, "mask": mask, "prefix": prefix}
+        # actions see everything, so they need no mask
+        return {"rotary": rotary, "cache": self.encode_prefix(prefix, rotary, mask, read=False)}
+
+    def decode(
+        self,
+        condition: dict[str, Any],
+        noise: torch.Tensor,
+        steps: FlowSteps | None = None,
+        guidance: ChunkGuidance | None = None,
+        velocity: Callable[..., torch.Tensor] | None = None,
+    ) -> torch.Tensor:
+        """`sample` from its condition on; `velocity` stands for the expert's own, e.g. compiled."""
+        steps, compute = steps or self.flow_steps(), velocity or self.velocity
+        times = self.action_embedding.embed_time(steps.times)
+
+        def at_step(x: torch.Tensor, step: int) -> torch.Tensor:
+            return compute(x, times[step].expand(len(x), -1), **condition)
 
         if guidance is not None:
-            velocity = guided(velocity, guidance, steps.times.tolist())
-        return integrate(velocity, noise.to(prefix.device), steps)
+            at_step = guided(at_step, guidance, steps.times.tolist())
+        return integrate(at_step, noise.to(times.device), steps)
 
     def flow_steps(self, num_steps: int | None = None) -> FlowSteps:
         """The steps of `sample`; default: as many as configured."""
@@ -234,7 +296,8 @@ class ActionExpert(nn.Module):
         self,
         noisy_actions: torch.Tensor,
         time: torch.Tensor,
-        mask: torch.Tensor,
+        rotary: Rotary,
+        mask: torch.Tensor | None = None,
         prefix: torch.Tensor | None = None,
         cache: PrefixCache | None = None,
     ) -> torch.Tensor:
@@ -243,28 +306,29 @@ class ActionExpert(nn.Module):
         Args:
             noisy_actions: A^τ, (batch, horizon, action_dim).
             time: temb(τ), (batch, hidden_size).
-            mask: of the whole sequence, from `attention_mask`.
+            rotary, mask: of the whole sequence, from `rotary` and `attention_mask`; no mask blocks nothing.
         """
         tokens = self.action_embedding(noisy_actions, time)
         if cache is None:
             tokens = torch.cat([prefix, tokens], dim=1)
-        hidden = self.attend(tokens, mask[..., -tokens.shape[1] :, :], cache)[:, -self.horizon :]
+        length = tokens.shape[1]
+        mask = None if mask is None else mask[..., -length:, :]
+        rotary = tuple(part[:, -length:] for part in rotary)
+        hidden = self.transformer(tokens, mask, rotary, cache)[:, -self.horizon :]
         return self.action_head(hidden.flatten(1)).unflatten(1, (self.horizon, self.action_dim))
 
-    def encode_prefix(self, prefix: torch.Tensor, mask: torch.Tensor) -> PrefixCache:
-        """Keys and values of the prefix in every layer, frozen."""
-        cache = PrefixCache(config=self.transformer.config)
-        self.attend(prefix, mask[..., : -self.horizon, : -self.horizon], cache)
+    def encode_prefix(self, prefix: torch.Tensor, rotary: Rotary, mask: torch.Tensor, read: bool = True) -> PrefixCache:
+        """Keys and values of the prefix in every layer, frozen; `read` as for the transformer."""
+        cache = PrefixCache()
+        rotary = tuple(part[:, : -self.horizon] for part in rotary)
+        self.transformer(prefix, mask[..., : -self.horizon, : -self.horizon], rotary, cache, read)
         cache.frozen = True
         return cache
 
-    def attend(self, tokens: torch.Tensor, mask: torch.Tensor, cache: PrefixCache | None) -> torch.Tensor:
-        """Final-norm hidden states of `tokens`, the last ones of the sequence whose width the mask has."""
-        length = mask.shape[-1]
-        positions = torch.arange(length - tokens.shape[1], length, device=tokens.device).unsqueeze(0)
-        return self.transformer(
-            inputs_embeds=tokens, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=False
-        ).last_hidden_state
+    def rotary(self, prefix: torch.Tensor) -> Rotary:
+        """cos and sin of the whole sequence, each (1, seq, head_dim)."""
+        positions = torch.arange(prefix.shape[1] + self.horizon, device=prefix.device).unsqueeze(0)
+        return self.transformer.rotary_emb(prefix, positions)
 
     def attention_mask(self, prefix: torch.Tensor) -> torch.Tensor:
         """What is added to the attention logits of the whole sequence, (1, 1, seq, seq) float.

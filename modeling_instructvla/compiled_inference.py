@@ -1,8 +1,8 @@
-"""Inference on fixed shapes: static KV caches, compiled layers, and on CUDA one graph per stage instead of its kernels.
+"""Inference on fixed shapes: static KV caches, fused and compiled kernels, and on CUDA one graph per stage.
 
 The stages of an action are SigLIP with the projector, the passes of the language model (prompt, word, action queries)
 and the action expert with all its flow steps. A prompt is padded on the left to the next multiple of `MULTIPLE`, so
-that few shapes serve all instructions; one that no call has had before is compiled once, and logged.
+that few shapes serve all instructions; one that no call has had before is prepared once, and logged.
 """
 
 import threading
@@ -19,9 +19,11 @@ from transformers.utils import logging
 
 from .argument_checks import require_positive_integer
 from .captured_stage import CapturedStage, record
-from .compiled_layers import compile_layers, leave_layers_eager
-from .decoding_session import FixedSession
+from .compiled_layers import GRAPHS, compile_layers, leave_layers_eager
+from .decoding_session import FixedSession, decoder_pass
+from .fixed_cache import FixedCache
 from .flow_matching import FlowSteps
+from .mixture_language_model import MixtureLanguageModel
 
 logger = logging.get_logger(__name__)
 
@@ -60,10 +62,13 @@ class CompiledInference:
     Args:
         model: in evaluation mode.
         captured: whether to capture CUDA graphs.
+        backend: of torch.compile, which makes one graph of each stage, without a break, and of a flow step; None leaves
+            them as they are. Lengths of the language model's passes are dynamic, all other sizes are not.
     """
 
     model: torch.nn.Module
     captured: bool
+    backend: str | None = None
     warming: bool = True
     shapes: int = 0
     sessions: dict[tuple[int, int], list[FixedSession]] = field(default_factory=dict)
@@ -71,7 +76,17 @@ class CompiledInference:
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def __post_init__(self):
-        self.look = self.stage(self.model.encode_images, "images")
+        expert = self.model.action_expert
+        self.look = self.stage(self.compile(self.model.encode_images), "images")
+        self.run_pass = self.compile(decoder_pass, dynamic=True)
+        self.condition, self.velocity = self.compile(expert.condition), self.compile(expert.velocity)
+
+    def compile(self, function: Callable, dynamic: bool = False) -> Callable:
+        """One graph of the whole function for each shape; dynamo's limit of graphs is raised in this process."""
+        if self.backend is None:
+            return function
+        torch._dynamo.config.recompile_limit = max(GRAPHS, torch._dynamo.config.recompile_limit)
+        return torch.compile(function, fullgraph=True, dynamic=dynamic, backend=self.backend)
 
     def stage(self, function: Callable[..., torch.Tensor], name: str) -> CapturedStage:
         return CapturedStage(function, name, self.on_new_shape, record if self.captured else None)
@@ -98,8 +113,11 @@ class CompiledInference:
                 free.append(session)
 
     def new_session(self, rows: int, length: int) -> FixedSession:
-        name = f"a pass with caches of {length} tokens"
-        return FixedSession(self.model.language_model, rows, length, partial(self.stage, name=name))
+        def make_pass(language_model: MixtureLanguageModel, cache: FixedCache) -> CapturedStage:
+            name = f"a pass with caches of {length} tokens"
+            return self.stage(partial(self.run_pass, language_model, cache), name)
+
+        return FixedSession(self.model.language_model, rows, length, make_pass)
 
     def encode_images(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """As the model's; a new tensor."""
@@ -122,7 +140,8 @@ class CompiledInference:
             return self.experts[num_steps](latent_action, pixel_values, noise, state).clone()
 
     def run_expert(self, steps: FlowSteps, latent_action, pixel_values, noise, state) -> torch.Tensor:
-        return self.model.action_expert.sample(latent_action, pixel_values, noise, state, steps)
+        condition = self.condition(latent_action, pixel_values, state)
+        return self.model.action_expert.decode(condition, noise, steps, velocity=self.velocity)
 
 
 def compile_for_inference(
@@ -139,18 +158,24 @@ def compile_for_inference(
     kernels = kernels or ("inductor" if cuda else "eager")
     check_choices(rows, modes, instruction_tokens, max_new_tokens, kernels)
     reasons = [] if cuda else [f"CUDA graphs need a CUDA device, and the model is on {model.device}"]
-    if kernels == "inductor":
-        compile_layers(model)
-    model.compiled = CompiledInference(model, captured=cuda)
-    try:
+
+    def prepare(kernels: str) -> None:
+        """Where a stage is one CUDA graph, nothing is gained by more than compiled layers, which compile faster."""
+        if kernels == "inductor" and cuda:
+            compile_layers(model)
+        backend = kernels if kernels == "inductor" and not cuda else None
+        model.compiled = CompiledInference(model, cuda, backend)
         warm_up(model, rows, modes, instruction_tokens, max_new_tokens, progress)
+
+    model.language_model.fuse_linears()
+    try:
+        prepare(kernels)
     except BackendCompilerFailed as error:
         leave_layers_eager(model)
         kernels = "eager"
         reasons.append(f"inductor can't compile here: {str(error).strip().splitlines()[0]}")
         logger.warning(f"{reasons[-1]}; going on with eager kernels.")
-        model.compiled = CompiledInference(model, captured=cuda)
-        warm_up(model, rows, modes, instruction_tokens, max_new_tokens, progress)
+        prepare(kernels)
     model.compiled.warming = False
     return InferenceReport(kernels, cuda, model.compiled.shapes, tuple(reasons))
 

@@ -49,7 +49,7 @@ class FixedSession:
     Args:
         language_model: in evaluation mode.
         rows, length: of the caches.
-        wrap: makes what runs a pass of `decoder_pass` on these caches, e.g. one that is captured.
+        make_pass: of the model and the caches, makes what runs `decoder_pass` on them, e.g. captured.
     """
 
     def __init__(
@@ -57,11 +57,11 @@ class FixedSession:
         language_model: MixtureLanguageModel,
         rows: int,
         length: int,
-        wrap: Callable[[Callable[..., torch.Tensor]], Callable[..., torch.Tensor]] = lambda run: run,
+        make_pass: Callable[[MixtureLanguageModel, FixedCache], Callable[..., torch.Tensor]] | None = None,
     ):
         weight, passes = language_model.embed_tokens.weight, 1 if language_model.scale_head is None else 2
         cache = FixedCache(language_model.config, rows, length, passes, weight.dtype, weight.device)
-        self.run_pass = wrap(partial(decoder_pass, language_model, cache))
+        self.run_pass = (make_pass or partial(partial, decoder_pass))(language_model, cache)
         self.mask = torch.zeros(rows, length, dtype=torch.long, device=weight.device)
         self.start = torch.zeros((), dtype=torch.long, device=weight.device)
         self.filled = 0
@@ -111,5 +111,4 @@ def decoder_pass(
     earlier, own = everywhere <= slots.unsqueeze(1), everywhere == slots.unsqueeze(1)  # (seq, length)
     attends = (earlier & mask.bool()[:, None, None, :]) | own  # padding sees itself, as attention to nothing is NaN
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, slots]
-    cache.write_to(slots)
-    return language_model(embeds, attends, cache, positions, last=last)
+    return language_model(embeds, attends, cache.at(slots), positions, last=last)

@@ -1,6 +1,9 @@
 """Rotary position embedding whose frequencies survive a cast of the model."""
 
-from transformers.models.qwen2.modeling_qwen2 import Qwen2RotaryEmbedding
+import torch
+from transformers.models.qwen2.modeling_qwen2 import Qwen2RotaryEmbedding, rotate_half
+
+Rotary = tuple[torch.Tensor, torch.Tensor]  # cos and sin of the tokens' angles, each (batch, tokens, head_dim)
 
 
 class ExactRotaryEmbedding(Qwen2RotaryEmbedding):
@@ -17,3 +20,8 @@ class ExactRotaryEmbedding(Qwen2RotaryEmbedding):
             if not moved.is_meta:
                 setattr(self, name, buffer.to(moved.device))
         return self
+
+
+def rotated(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Rotary position embedding of (batch, heads, tokens, head_dim) by angles of (batch, tokens, head_dim)."""
+    return heads * cos.unsqueeze(1) + rotate_half(heads) * sin.unsqueeze(1)

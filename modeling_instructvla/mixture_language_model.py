@@ -13,13 +13,13 @@ from transformers.models.qwen2.modeling_qwen2 import (
     Qwen2PreTrainedModel,
     Qwen2RMSNorm,
     eager_attention_forward,
-    rotate_half,
 )
 
 from .adaptation_experts import AdaptedLinear, BaseLinear, ScaleHead
 from .configuration_sections import AdapterConfig
-from .exact_rotary import ExactRotaryEmbedding
-from .fixed_cache import FixedCache
+from .exact_rotary import ExactRotaryEmbedding, rotated
+from .fixed_cache import FilledCache
+from .linear_group import LinearGroup
 
 
 class MixtureCache(DynamicCache):
@@ -69,11 +69,6 @@ def of_last(tokens: torch.Tensor | None, last: int | None) -> torch.Tensor | Non
     return tokens if last is None or tokens is None or tokens.shape[1] == 1 else tokens[:, -last:]
 
 
-def rotated(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotary position embedding of (batch, heads, seq, head_dim) by angles of (batch, seq, head_dim)."""
-    return heads * cos.unsqueeze(1) + rotate_half(heads) * sin.unsqueeze(1)
-
-
 class MixtureAttention(nn.Module):
     """Qwen2's grouped-query attention with adapted projections."""
 
@@ -91,21 +86,25 @@ class MixtureAttention(nn.Module):
         self.k_proj = linear("k_proj", config.hidden_size, key_size, bias=True)
         self.v_proj = linear("v_proj", config.hidden_size, key_size, bias=True)
         self.o_proj = linear("o_proj", query_size, config.hidden_size, bias=False)
+        self.groups = LinearGroup(self.k_proj, self.v_proj, self.q_proj), LinearGroup(self.o_proj)
 
     def forward(self, hidden, gates, mask, rotary, cache, last: int | None) -> torch.Tensor:
         """What the `last` tokens, or all, see of all: (batch, last or seq, hidden_size)."""
-        heads = (*hidden.shape[:-1], -1, self.head_dim)
-        key = self.k_proj(hidden, gates).view(heads).transpose(1, 2)  # (batch, heads, seq, head_dim)
-        value = self.v_proj(hidden, gates).view(heads).transpose(1, 2)
+        inputs, output = self.groups
         asking, asking_gates = of_last(hidden, last), of_last(gates, last)
-        query = self.q_proj(asking, asking_gates).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+        if asking is hidden:
+            parts = inputs(hidden, gates)
+        else:
+            parts = self.k_proj(hidden, gates), self.v_proj(hidden, gates), self.q_proj(asking, asking_gates)
+        split = (part.unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for part in parts)
+        key, value, query = split  # (batch, heads, seq, head_dim)
         query, key = rotated(query, *(of_last(part, last) for part in rotary)), rotated(key, *rotary)
         if cache is not None:
             key, value = cache.update(key, value, self.layer_idx)
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
         dropout = self.config.attention_dropout if self.training else 0.0
         attended, _ = attend(self, query, key, value, mask, dropout=dropout, scaling=self.head_dim**-0.5)
-        return self.o_proj(attended.reshape(*asking.shape[:-1], -1), asking_gates)
+        return output(attended.reshape(*asking.shape[:-1], -1), asking_gates)[0]
 
 
 class MixtureMLP(nn.Module):
@@ -118,9 +117,12 @@ class MixtureMLP(nn.Module):
         self.up_proj = linear("up_proj", config.hidden_size, config.intermediate_size)
         self.down_proj = linear("down_proj", config.intermediate_size, config.hidden_size)
         self.activation = ACT2FN[config.hidden_act]
+        self.groups = LinearGroup(self.gate_proj, self.up_proj), LinearGroup(self.down_proj)
 
     def forward(self, hidden, gates) -> torch.Tensor:
-        return self.down_proj(self.activation(self.gate_proj(hidden, gates)) * self.up_proj(hidden, gates), gates)
+        inputs, output = self.groups
+        gate, up = inputs(hidden, gates)
+        return output(self.activation(gate) * up, gates)[0]
 
 
 class MixtureDecoderLayer(GradientCheckpointingLayer):
@@ -172,6 +174,12 @@ class MixtureLanguageModel(Qwen2PreTrainedModel):
         if isinstance(module, AdaptedLinear):
             module.reset_experts()
 
+    def fuse_linears(self) -> None:
+        """For inference: layers on the same input become one product each, up to rounding (`LinearGroup`)."""
+        for layer in self.layers:
+            for group in (*layer.self_attn.groups, *layer.mlp.groups):
+                group.fuse()
+
     def new_cache(self) -> DynamicCache:
         """An empty KV cache for all the passes that this model makes."""
         return DynamicCache(config=self.config) if self.scale_head is None else MixtureCache(self.config)
@@ -180,7 +188,7 @@ class MixtureLanguageModel(Qwen2PreTrainedModel):
         self,
         inputs_embeds: torch.Tensor,
         attention_mask: torch.Tensor,
-        cache: DynamicCache | FixedCache | None = None,
+        cache: DynamicCache | FilledCache | None = None,
         position_ids: torch.Tensor | None = None,
         adapters: bool = True,
         last: int | None = None,
@@ -191,7 +199,7 @@ class MixtureLanguageModel(Qwen2PreTrainedModel):
             inputs_embeds: (batch, seq, hidden_size).
             attention_mask: (batch, cached + seq), 1 where a token counts; or (batch, 1, seq, keys), True where a token
                 attends, which needs `position_ids`.
-            cache: keys and values of the tokens before these, extended in place; from `new_cache`, or a `FixedCache`.
+            cache: keys and values of the tokens before these, extended in place; from `new_cache`, or a `FixedCache`'s.
             position_ids: (batch, seq); default: counted by the mask, so that padding takes no position.
             adapters: False runs the base model alone, in one pass; what fills a cache goes on the same way.
             last: of how many tokens, from the end, hidden states are wanted; default: of all.

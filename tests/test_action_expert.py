@@ -112,9 +112,7 @@ def test_prefix_cache_does_not_change_the_actions_and_sends_only_action_tokens(a
     expert, tensors = golden_expert("action_expert_state", "block_causal", attention)
     inputs = golden_inputs(tensors, 2)
     lengths = []
-    expert.transformer.register_forward_pre_hook(
-        lambda module, args, kwargs: lengths.append(kwargs["inputs_embeds"].shape[1]), with_kwargs=True
-    )
+    expert.transformer.register_forward_pre_hook(lambda module, args: lengths.append(args[0].shape[1]))
     arguments = (inputs["latent_action"], inputs["pixel_values"], torch.randn(2, 16, 7), inputs["state"])
     cached = expert.sample(*arguments)
     prefix_length = 2 * 16 + 8 + 1
@@ -122,8 +120,9 @@ def test_prefix_cache_does_not_change_the_actions_and_sends_only_action_tokens(a
 
     velocity = expert.velocity
     prefix = expert.embed_prefix(arguments[0], arguments[1], arguments[3])
-    expert.encode_prefix = lambda *args: None
-    expert.velocity = lambda x, tau, mask, cache: velocity(x, tau, mask, prefix=prefix)
+    mask = expert.attention_mask(prefix)
+    expert.encode_prefix = lambda *args, read: None
+    expert.velocity = lambda x, tau, rotary, cache: velocity(x, tau, rotary, mask, prefix)
     torch.testing.assert_close(expert.sample(*arguments), cached, rtol=1e-5, atol=1e-5)  # other matrix shapes
 
 

@@ -5,9 +5,14 @@ import threading
 import numpy as np
 import pytest
 import torch
+from torch._dynamo.utils import counters
+from torch._inductor import config as inductor
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import SiglipVisionConfig
 
-from instructvla.compiled_inference import InferenceReport, round_up
+from instructvla.compiled_inference import CompiledInference, InferenceReport, round_up, warm_up
+from instructvla.configuration_instructvla import nano_text_config
+from instructvla.linear_group import LinearGroup
 from instructvla.nano import untrained_nano
 from tests.training_batch import picture
 
@@ -122,6 +127,85 @@ def test_no_stage_reads_from_the_device(compiled):
         inference.sample(latent, torch.randn(1, 1, 3, size, size), torch.randn(1, 16, 7), None, None)
         inference.encode_images(torch.randn(1, 3, *[model.config.vision_config.image_size] * 2))
     assert reads.found == []
+
+
+def shallow():
+    """Of one layer each, since dynamo traces every layer."""
+    sizes = {"hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 1}
+    return untrained_nano(
+        text_config=nano_text_config(**sizes, num_key_value_heads=1, intermediate_size=48),
+        adapter_config={"rank": 4, "scale_head_size": 8},
+        vision_config=SiglipVisionConfig(
+            **sizes, intermediate_size=48, image_size=112, patch_size=14, vision_use_head=False
+        ),
+        action_vision_config={"embed_dim": 32, "depth": 2, "num_heads": 2, "image_size": 56, "feature_layer": 0},
+        action_expert_config=sizes,
+    )
+
+
+@pytest.fixture
+def counted():
+    """Dynamo's counters, at zero."""
+    torch._dynamo.reset()
+    counters.clear()
+    yield counters
+    torch._dynamo.reset()
+
+
+def test_every_stage_is_one_graph_and_twenty_varied_calls_compile_nothing(counted):
+    """With dynamo's own backend, which runs its graphs as they are; `fullgraph` would refuse a break."""
+    plain, model = shallow(), shallow()
+    model.language_model.fuse_linears()
+    model.compiled = CompiledInference(model, captured=False, backend="eager")
+    with torch.no_grad():
+        warm_up(model, (1,), ("act", "think", "latent"), 32, 6, False)
+    graphs = counted["stats"]["unique_graphs"]
+    assert graphs == 6  # images, the queries' pass, the prompt's, a word's, the expert's prefix, a flow step
+    for number in range(20):
+        text = f"{TEXTS[number % 4]} {'now ' * (number % 3)}".strip()
+        options = {"think": number % 2 == 0, "num_inference_steps": 1 + number % 3}
+        found = act(model, [text], **options)
+        act(model, [text], context=found.context, reuse_latent=True, num_inference_steps=1)
+        if number < 4:
+            expected = act(plain, [text], **options)
+            assert found.response == expected.response
+            torch.testing.assert_close(found.normalized_actions, expected.normalized_actions, rtol=1e-4, atol=1e-4)
+    assert counted["stats"]["unique_graphs"] == graphs
+    assert not counted["graph_break"]
+    with torch.no_grad():
+        model.compiled.encode_images(torch.zeros(2, 3, 112, 112))
+    assert counted["stats"]["unique_graphs"] == graphs + 1  # two pictures at once are new
+
+
+def test_where_inductor_can_not_compile_the_model_runs_eagerly_and_says_why(counted):
+    model = shallow()
+    with inductor.patch({"cpp.cxx": ("no-such-compiler",)}), inductor.patch(fx_graph_cache=False):
+        report = model.compile_for_inference(modes=("act",), instruction_tokens=8, kernels="inductor", progress=False)
+    assert report.kernels == "eager"
+    assert "inductor can't compile here" in str(report)
+    assert act(model, TEXTS[:1], think=False).actions.shape == (1, 16, 7)
+
+
+@pytest.mark.slow
+def test_inductor_says_the_same_words_and_gives_the_same_actions(counted):
+    plain, model = shallow(), shallow()
+    report = model.compile_for_inference(max_new_tokens=6, kernels="inductor", progress=False)
+    assert report.kernels == "inductor"
+    for think in (False, True):
+        results = [act(one, TEXTS[1:2], think=think) for one in (plain, model)]
+        assert results[0].response == results[1].response
+        torch.testing.assert_close(*(one.normalized_actions for one in results), rtol=1e-4, atol=1e-4)
+    assert not counted["graph_break"]
+
+
+def test_a_prepared_model_is_saved_as_it_was(tmp_path, compiled):
+    groups = [group for layer in compiled.language_model.layers for group in layer.mlp.groups]
+    assert all(isinstance(group, LinearGroup) and group.is_fused() for group in groups)
+    compiled.save_pretrained(tmp_path)
+    loaded = type(compiled).from_pretrained(tmp_path)
+    expected, found = untrained_nano().state_dict(), loaded.state_dict()
+    assert list(found) == list(expected)
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 
 def test_the_report_names_what_was_left_out():
