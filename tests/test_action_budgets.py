@@ -16,14 +16,14 @@ from tests.dispatch_counters import FusedAttention, KernelCounter, LiveBytes
 LAYERS = 3  # of each tower: every layer starts as many kernels, and no stage keeps more than one layer's activations
 PADDED, LENGTH = -(-PROMPT // 8) * 8, 448  # tokens: of the prompt, and of the caches that `compile_for_inference` takes
 
-# Operations of the eager model at LAYERS layers: each starts a kernel, about 5 µs on the host where stages are no CUDA
-# graphs. As counted when the budget was set; lower a number when its stage starts fewer.
+# Operations of the eager model at LAYERS layers: each starts a kernel, which takes time on the host where stages are no
+# CUDA graphs, and some between kernels where they are. As counted; lower a number when its stage starts fewer.
 KERNELS = {
     "images": 49,  # 13 a layer
     "prompt": 395,  # 116 a layer: two passes, of which the adapted one has three products for a projection
     "words": 387,  # one word, chosen twice
     "queries": 398,
-    "action expert": 1674,  # ten flow steps of 29 a layer; tower and prefix once
+    "action expert": 1674,  # 467 a layer: ten flow steps, the prefix once, and a block of the tower
 }
 FUSED = KERNELS | {"prompt": 341, "words": 321, "queries": 344}  # as `compile_for_inference` leaves the projections
 # At once, one row. The language model's 368 tokens of 8,960 values in its MLP take most, the picture's 1,024 of 4,304

@@ -120,3 +120,12 @@ def test_every_precision_acts_on_a_gpu(precision):
         pytest.skip(f"{torch.cuda.get_device_name()} has no {precision}")
     expected = latent_actions(model)
     assert relative_error(latent_actions(model.set_precision(precision)), expected) < 0.1  # fp8 has 3 bits of mantissa
+
+
+@pytest.mark.slow
+def test_inductor_compiles_rounded_weights(rounded):
+    model = copy.deepcopy(rounded)
+    expected = latent_actions(model)
+    report = model.compile_for_inference(modes=("act",), instruction_tokens=8, kernels="inductor", progress=False)
+    assert report.kernels == "inductor"
+    torch.testing.assert_close(latent_actions(model), expected, rtol=1e-4, atol=1e-4)
