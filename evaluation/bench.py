@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import torch
 import typer
 from PIL import Image
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import BatchFeature, SiglipVisionConfig
 
 from instructvla.configuration_instructvla import nano_text_config
@@ -92,7 +93,8 @@ class Bench:
     ):
         self.model, self.max_tokens, self.compiled = model, max_tokens, compiled
         image = draw_tabletop_scene()
-        self.vlm = self.prompt_inputs(model, image)
+        self.prompts = {think: self.prompt_inputs(model, image, think) for think in (False, True)}
+        self.vlm = self.prompts[True]
         self.pixels = model.processor.action_inputs(image)["action_pixel_values"]
         self.noise = torch.randn(
             1, model.config.horizon, model.config.action_dim, generator=torch.Generator().manual_seed(0)
@@ -102,14 +104,18 @@ class Bench:
         if compiled is not None:
             longest = len(compiled.processor.encode_text(INSTRUCTION))
             compiled.compile_for_inference(instruction_tokens=longest, max_new_tokens=max_tokens, kernels="inductor")
-            self.padded = self.prompt_inputs(compiled, image)
+            self.padded = {think: self.prompt_inputs(compiled, image, think) for think in (False, True)}
 
-    def prompt_inputs(self, model: InstructVLAForConditionalGeneration, image: Image.Image) -> BatchFeature:
+    def prompt_inputs(
+        self, model: InstructVLAForConditionalGeneration, image: Image.Image, think: bool
+    ) -> BatchFeature:
+        """As `generate_action` prepares them."""
+        style = model.config.response_style if think else None
         padding = {"padding_side": "left", "pad_to_multiple_of": model.padded_to}
-        return model.processor.prompt_inputs(image, INSTRUCTION, response=model.config.response_style, **padding)
+        return model.processor.prompt_inputs(image, INSTRUCTION, response=style, **padding)
 
-    def embed(self) -> torch.Tensor:
-        return self.model.embed_prompt(self.vlm["input_ids"], self.vlm["pixel_values"])
+    def embed(self, think: bool = True) -> torch.Tensor:
+        return self.model.embed_prompt(self.prompts[think]["input_ids"], self.prompts[think]["pixel_values"])
 
     def think(self) -> tuple[list[int], torch.Tensor]:
         """As `generate_action` does it: SigLIP once, one KV cache for prompt, response and queries."""
@@ -150,7 +156,8 @@ class Bench:
 
     def act(self, think: bool, compiled: bool = False) -> torch.Tensor:
         """A normalised chunk, as `generate_action` computes it from prepared inputs."""
-        model, vlm = (self.compiled, self.padded) if compiled else (self.model, self.vlm)
+        model, prompts = (self.compiled, self.padded) if compiled else (self.model, self.prompts)
+        vlm = prompts[think]
         features = (model.compiled or model).encode_images(vlm["pixel_values"])
         prompt, mask = model.place_images(vlm["input_ids"], features), vlm["attention_mask"]
         if think:
@@ -168,7 +175,7 @@ class Bench:
         model, expert = self.model, self.model.action_expert
 
         def encode(tokens: list[int]) -> torch.Tensor:
-            embeds = self.embed()
+            embeds = self.embed(think)
             if tokens:
                 embeds = torch.cat([embeds, model.language_model.embed_tokens(torch.tensor([tokens]))], dim=1)
             hidden = model.language_model(embeds, torch.ones(embeds.shape[:2], dtype=torch.long))
@@ -238,14 +245,29 @@ class Bench:
             torch.testing.assert_close(outputs["with"], outputs["without"], rtol=1e-3, atol=1e-3)
         return results
 
+    def flops(self) -> dict[str, dict[str, int]]:
+        """Of whole actions with and without all reuses: what their times could differ by, all products equally fast."""
+        found = {}
+        for name, think in ((ACTION_ONLY, False), (WITH_WORDS, True)):
+            with FlopCounterMode(display=False) as least:
+                self.act(think)
+            with FlopCounterMode(display=False) as most:
+                self.act_straightforwardly(think)
+            found[name] = {"with": least.get_total_flops(), "without": most.get_total_flops()}
+        return found
 
-def report(stages: dict[str, float], reuses: dict[str, dict[str, float]]) -> str:
+
+def report(stages: dict[str, float], reuses: dict[str, dict[str, float]], flops: dict[str, dict[str, int]]) -> str:
     lines = [f"{'stage':<52}{'ms':>10}"]
     lines += [f"{name:<52}{1000 * seconds:>10.2f}" for name, seconds in stages.items()]
     lines += ["", f"{'reuse':<52}{'with, ms':>10}{'without':>10}{'ratio':>8}"]
     for name, pair in reuses.items():
         ratio = pair["without"] / pair["with"]
         lines.append(f"{name:<52}{1000 * pair['with']:>10.2f}{1000 * pair['without']:>10.2f}{ratio:>7.2f}x")
+    lines += ["", f"{'products':<52}{'GFLOP':>10}{'without':>10}{'ratio':>8}"]
+    for name, pair in flops.items():
+        ratio = pair["without"] / pair["with"]
+        lines.append(f"{name:<52}{pair['with'] / 1e9:>10.2f}{pair['without'] / 1e9:>10.2f}{ratio:>7.2f}x")
     return "\n".join(lines)
 
 
@@ -276,13 +298,13 @@ def main(
     bench = Bench(sizes[size](), tokens, sizes[size]() if compiled else None)
     parameters = sum(parameter.numel() for parameter in bench.model.parameters()) / 1e6
     reuses = bench.reuses(repeats)
-    stages = bench.stages(repeats)
+    stages, flops = bench.stages(repeats), bench.flops()
     typer.echo(
         f"{size}: {parameters:.1f} M parameters, float32, {threads} threads, {len(bench.response)} thought tokens\n"
     )
-    typer.echo(report(stages, reuses))
+    typer.echo(report(stages, reuses, flops))
     if output is not None:
-        output.write_text(json.dumps({"stages": stages, "reuses": reuses}, indent=2))
+        output.write_text(json.dumps({"stages": stages, "reuses": reuses, "flops": flops}, indent=2))
 
 
 if __name__ == "__main__":

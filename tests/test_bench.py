@@ -6,7 +6,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from instructvla.evaluation.bench import Bench, app, mid_size
+from instructvla.evaluation.bench import ACTION_ONLY, COMPILED, WITH_WORDS, Bench, app, mid_size
+from instructvla.modeling_instructvla import InstructVLAForConditionalGeneration
 from instructvla.nano import untrained_nano
 
 STAGES = ["SigLIP and projector", "prefill", "thinking, per token", "queries", "FiLM-ViT", "flow steps, all"]
@@ -23,6 +24,8 @@ def test_nano_bench_prints_and_saves_every_stage_and_reuse(tmp_path):
     assert len(numbers["reuses"]) == 8
     for name in [*STAGES, *numbers["reuses"]]:
         assert name in result.output
+    for pair in numbers["flops"].values():
+        assert pair["without"] > 2 * pair["with"] > 0
 
 
 def test_results_with_and_without_reuse_are_compared_before_they_are_timed():
@@ -31,6 +34,19 @@ def test_results_with_and_without_reuse_are_compared_before_they_are_timed():
         bench.think_again = lambda recompute, keep_image: torch.zeros(1, 16, 192)
         with pytest.raises(AssertionError, match="not close"):
             bench.reuses(repeats=1)
+
+
+def test_compiled_stages_are_compared_and_timed_beside_the_straightforward_path():
+    """Prepared with eager kernels here; inductor takes minutes."""
+    compiled, prepare = untrained_nano(), InstructVLAForConditionalGeneration.compile_for_inference
+    asked = []
+    compiled.compile_for_inference = lambda **options: (
+        asked.append(options["kernels"]) or prepare(compiled, **options | {"kernels": "eager", "progress": False})
+    )
+    with torch.no_grad():
+        reuses = Bench(untrained_nano(), max_tokens=2, compiled=compiled).reuses(repeats=1)
+    assert asked == ["inductor"]
+    assert [name for name in reuses if name.endswith(COMPILED)] == [ACTION_ONLY + COMPILED, WITH_WORDS + COMPILED]
 
 
 def test_unknown_size_is_refused():

@@ -46,6 +46,29 @@ def test_words_and_actions_are_those_of_the_plain_model(eager, compiled, texts, 
     torch.testing.assert_close(fixed.normalized_actions, plain.normalized_actions, rtol=1e-4, atol=1e-4)
 
 
+@torch.no_grad()
+def test_images_and_flow_steps_are_bit_equal(eager, compiled):
+    """On one backend, eager, float32; the language model's passes attend to longer keys, which are masked."""
+    size, action = (getattr(eager.config, name).image_size for name in ("vision_config", "action_vision_config"))
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randn(1, 3, size, size, generator=generator)
+    assert torch.equal(compiled.compiled.encode_images(pixels), eager.encode_images(pixels))
+    latent = torch.randn(1, 16, 192, generator=generator)
+    seen, noise = torch.randn(1, 1, 3, action, action, generator=generator), torch.randn(1, 16, 7, generator=generator)
+    expected = eager.action_expert.sample(latent, seen, noise)
+    assert torch.equal(compiled.compiled.sample(latent, seen, noise, None, None), expected)
+
+
+def test_in_bfloat16_a_prepared_model_is_as_near_to_float32_as_the_plain_one(eager):
+    """The rounding of bfloat16 hides which sums were made first: neither is better."""
+    plain, prepared = (untrained_nano().to(torch.bfloat16) for _ in range(2))
+    prepared.compile_for_inference(modes=("act",), instruction_tokens=8, progress=False)
+    exact, *rounded = (act(model, TEXTS[1:2], think=False) for model in (eager, plain, prepared))
+    for name in ("latent_actions", "normalized_actions"):
+        errors = [(getattr(one, name).float() - getattr(exact, name)).abs().mean().item() for one in rounded]
+        assert 0 < errors[1] < 1.5 * errors[0], name
+
+
 def test_a_session_remembers_nothing_of_the_last_prompt(compiled):
     first = act(compiled, TEXTS[:1], think=True)
     act(compiled, TEXTS[3:], think=True)
