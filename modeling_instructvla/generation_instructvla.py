@@ -276,10 +276,11 @@ class ActionGenerationMixin(ThinkingMixin):
         kernels: str | None = None,
         progress: bool = True,
     ) -> InferenceReport:
-        """Prepare `generate_action` for calls of known shapes: fixed caches, compiled layers, and on CUDA one graph
-        per stage. The actions stay the same within rounding; with eager kernels only masked tokens are added. Other
-        shapes work too: each is prepared once, at its first call, with a warning. Guided chunks (`previous_actions`)
-        run their action expert as before.
+        """Prepare `generate_action` for calls of known shapes: fixed caches, fused projections, compiled kernels, and
+        on CUDA one graph per stage. The actions stay the same within rounding. Prepare a model on its device, in its
+        type and with its weights: parameters become views of what the projections share. Other shapes work too: each
+        is prepared once, at its first call, with a warning. Guided chunks (`previous_actions`) run their action expert
+        as before.
 
         Args:
             rows: batch sizes.
