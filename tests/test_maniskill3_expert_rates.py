@@ -3,10 +3,11 @@
 from dataclasses import replace
 
 import pytest
+from typer.testing import CliRunner
 
 from instructvla.evaluation.recordings import Recording
 from instructvla.evaluation.simulators.maniskill3_benchmark import maniskill3_trials
-from instructvla.evaluation.simulators.maniskill3_expert_rates import expert_table, recorded
+from instructvla.evaluation.simulators.maniskill3_expert_rates import app, expert_table, recorded
 from tests.bridge_stand_in import CarryingPoint
 
 
@@ -32,3 +33,14 @@ def test_a_recording_of_another_trial_is_refused(tmp_path):
     recorded(CarryingPoint(), trial, tmp_path)
     with pytest.raises(ValueError, match="another trial; give a new folder"):
         recorded(CarryingPoint(), replace(trial, seed=5), tmp_path)
+
+
+def test_a_simulator_that_breaks_is_one_line_and_the_next_call_goes_on(tmp_path, monkeypatch):
+    points = iter([CarryingPoint(breaks_at=[50]), CarryingPoint()])
+    monkeypatch.setattr("instructvla.evaluation.simulators.maniskill3_expert_rates.start_process", lambda: next(points))
+    command = [str(tmp_path), "--task", "spoon", "--episodes", "2"]
+    broken = CliRunner().invoke(app, command)
+    assert broken.exit_code == 2 and broken.stderr == "error: the point is gone; call again to go on.\n"
+    assert len(list(tmp_path.iterdir())) == 1
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0 and "2/2" in done.stdout

@@ -16,6 +16,7 @@ from instructvla.evaluation.simulators.maniskill3_demonstrations import start_pr
 from instructvla.evaluation.simulators.maniskill3_expert import demonstrate
 from instructvla.evaluation.simulators.maniskill3_tasks import EPISODES, PRIMARY, TASKS
 from instructvla.evaluation.simulators.simulator import Simulator, Trial
+from instructvla.evaluation.simulators.simulator_process import SimulatorBrokeError
 
 app = typer.Typer(add_completion=False)
 
@@ -57,8 +58,11 @@ def main(
     """Success of the expert per task on ManiSkill3's fixed episodes; run again, it goes on where it stopped."""
     with errors_on_stderr():
         trials = maniskill3_trials(task or (), episodes)
-        with start_process() as simulator:
-            recordings = [recorded(simulator, trial, folder) for trial in trials]
+        try:
+            with start_process() as simulator:
+                recordings = [recorded(simulator, trial, folder) for trial in trials]
+        except SimulatorBrokeError as error:
+            raise ValueError(f"{error}; call again to go on.") from error
     typer.echo(f"{BENCHMARK.title}: the scripted expert")
     typer.echo(expert_table(recordings))
 
