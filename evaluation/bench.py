@@ -9,6 +9,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,7 +26,12 @@ from instructvla.nano import untrained_nano
 
 INSTRUCTION = "put the spoon on the towel"
 ACTION_ONLY, WITH_WORDS = "action only: everything", "think, then act: everything"
-COMPILED = ", compiled"
+ENCODED_ONCE, COMPILED = " but image features", ", compiled"
+WHOLE_ACTIONS = tuple(  # name, whether it thinks, whether the straightforward path keeps image features
+    (name + (ENCODED_ONCE if keep_image else ""), think, keep_image)
+    for name, think in ((ACTION_ONLY, False), (WITH_WORDS, True))
+    for keep_image in (False, True)
+)
 
 
 def mid_size_fields() -> dict[str, Any]:
@@ -76,6 +82,12 @@ def timed(
             results[name] = piece()
             times[name].append(time.perf_counter() - start)
     return {name: statistics.median(values) for name, values in times.items()}, results
+
+
+def kept(make: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
+    """What is made now, each time."""
+    made = make()
+    return lambda: made
 
 
 class Bench:
@@ -168,31 +180,49 @@ class Bench:
                 latent = model.decode_queries([model.assistant_turn(None)], session, prompt, mask)
         return model.sample_actions(latent, self.pixels, None, self.noise, None)
 
-    def act_straightforwardly(self, think: bool) -> torch.Tensor:
+    def act_straightforwardly(self, think: bool, keep_image: bool = False) -> torch.Tensor:
         """The same without any reuse: the whole sequence with its image is encoded anew for every word and for the
-        queries, each time with the vocabulary's logits everywhere; the tower runs all its blocks, and the action expert
-        sees its prefix anew in every flow step."""
+        queries, each time with the vocabulary's logits everywhere; in every flow step the action expert sees images and
+        prefix anew, and its tower runs all its blocks.
+
+        Args:
+            keep_image: whether each tower's features are kept, as in the released code, or computed anew each time.
+        """
         model, expert = self.model, self.model.action_expert
+        words = self.response if think else []
+        embed = kept(partial(self.embed, think)) if keep_image else partial(self.embed, think)
 
         def encode(tokens: list[int]) -> torch.Tensor:
-            embeds = self.embed(think)
+            embeds = embed()
             if tokens:
                 embeds = torch.cat([embeds, model.language_model.embed_tokens(torch.tensor([tokens]))], dim=1)
             hidden = model.language_model(embeds, torch.ones(embeds.shape[:2], dtype=torch.long))
             model.language_model.lm_head(hidden)[:, -1].argmax(dim=-1)
             return hidden
 
-        words = self.response if think else []
         for spoken in range(len(words)):
             encode(words[:spoken])
         latent = encode(model.assistant_turn(words if think else None))[:, -model.config.num_action_queries :]
-        prefix, images = expert.embed_prefix(latent, self.pixels, None), self.pixels.flatten(0, 1)
-        skipped = model.config.action_vision_config.depth - len(expert.vision.blocks)
-        tokens, condition = expert.vision.embed(images), latent.mean(dim=1, keepdim=True)
-        for _ in range(skipped):  # as costly as the blocks above the features, which a checkpoint here doesn't hold
+        look = partial(self.prefix_with_all_blocks, latent)
+        look = kept(look) if keep_image else look
+
+        def velocity(noisy_actions: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+            prefix = look()
+            return expert.velocity(
+                noisy_actions, time, expert.rotary(prefix), expert.attention_mask(prefix), prefix=prefix
+            )
+
+        return expert.decode({}, self.noise, velocity=velocity)
+
+    def prefix_with_all_blocks(self, latent: torch.Tensor) -> torch.Tensor:
+        """The action expert's prefix from a tower with the blocks above its features, which a checkpoint here doesn't
+        hold; the topmost stands for each of them."""
+        expert = self.model.action_expert
+        skipped = self.model.config.action_vision_config.depth - len(expert.vision.blocks)
+        tokens, condition = expert.vision.embed(self.pixels.flatten(0, 1)), latent.mean(dim=1, keepdim=True)
+        for _ in range(skipped):
             expert.vision.blocks[-1](tokens, condition)
-        whole = {"rotary": expert.rotary(prefix), "mask": expert.attention_mask(prefix), "prefix": prefix}
-        return expert.decode(whole, self.noise)
+        return expert.embed_prefix(latent, self.pixels, None)
 
     def stages(self, repeats: int) -> dict[str, float]:
         """Seconds of each stage of one thinking call."""
@@ -231,14 +261,12 @@ class Bench:
             "queries: KV cache and image features": (think, lambda: again("queries", False), repeats),
             "think, then act: KV cache": (think, lambda: again("everything", True), 1),
             "think, then act: KV cache and image features": (think, lambda: again("everything", False), 1),
-            ACTION_ONLY: (lambda: self.act(False), lambda: self.act_straightforwardly(False), repeats),
-            WITH_WORDS: (lambda: self.act(True), lambda: self.act_straightforwardly(True), repeats),
         }
-        if self.compiled is not None:
-            pairs |= {
-                ACTION_ONLY + COMPILED: (lambda: self.act(False, True), pairs[ACTION_ONLY][1], repeats),
-                WITH_WORDS + COMPILED: (lambda: self.act(True, True), pairs[WITH_WORDS][1], repeats),
-            }
+        for name, think, keep_image in WHOLE_ACTIONS:
+            straight = partial(self.act_straightforwardly, think, keep_image)
+            pairs[name] = (partial(self.act, think), straight, repeats)
+            if self.compiled is not None:
+                pairs[name + COMPILED] = (partial(self.act, think, True), straight, repeats)
         results = {}
         for name, (with_reuse, without, turns) in pairs.items():
             results[name], outputs = timed({"with": with_reuse, "without": without}, turns)
@@ -248,11 +276,11 @@ class Bench:
     def flops(self) -> dict[str, dict[str, int]]:
         """Of whole actions with and without all reuses: what their times could differ by, all products equally fast."""
         found = {}
-        for name, think in ((ACTION_ONLY, False), (WITH_WORDS, True)):
+        for name, think, keep_image in WHOLE_ACTIONS:
             with FlopCounterMode(display=False) as least:
                 self.act(think)
             with FlopCounterMode(display=False) as most:
-                self.act_straightforwardly(think)
+                self.act_straightforwardly(think, keep_image)
             found[name] = {"with": least.get_total_flops(), "without": most.get_total_flops()}
         return found
 

@@ -6,7 +6,16 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from instructvla.evaluation.bench import ACTION_ONLY, COMPILED, WITH_WORDS, Bench, app, mid_size
+from instructvla.evaluation.bench import (
+    ACTION_ONLY,
+    COMPILED,
+    ENCODED_ONCE,
+    WHOLE_ACTIONS,
+    WITH_WORDS,
+    Bench,
+    app,
+    mid_size,
+)
 from instructvla.modeling_instructvla import InstructVLAForConditionalGeneration
 from instructvla.nano import untrained_nano
 
@@ -21,11 +30,13 @@ def test_nano_bench_prints_and_saves_every_stage_and_reuse(tmp_path):
     numbers = json.loads((tmp_path / "bench.json").read_text())
     assert list(numbers["stages"]) == STAGES
     assert all(seconds > 0 for seconds in numbers["stages"].values())
-    assert len(numbers["reuses"]) == 8
+    assert len(numbers["reuses"]) == 10
     for name in [*STAGES, *numbers["reuses"]]:
         assert name in result.output
     for pair in numbers["flops"].values():
         assert pair["without"] > 2 * pair["with"] > 0
+    for whole in (ACTION_ONLY, WITH_WORDS):
+        assert numbers["flops"][whole]["without"] > numbers["flops"][whole + ENCODED_ONCE]["without"]
 
 
 def test_results_with_and_without_reuse_are_compared_before_they_are_timed():
@@ -46,7 +57,9 @@ def test_compiled_stages_are_compared_and_timed_beside_the_straightforward_path(
     with torch.no_grad():
         reuses = Bench(untrained_nano(), max_tokens=2, compiled=compiled).reuses(repeats=1)
     assert asked == ["inductor"]
-    assert [name for name in reuses if name.endswith(COMPILED)] == [ACTION_ONLY + COMPILED, WITH_WORDS + COMPILED]
+    assert [name.removesuffix(COMPILED) for name in reuses if name.endswith(COMPILED)] == [
+        name for name, _, _ in WHOLE_ACTIONS
+    ]
 
 
 def test_unknown_size_is_refused():
