@@ -15,7 +15,7 @@ help:
 	@echo "make tabletop-results  every comparison of the paper on the tabletop, resumable -> outputs/tabletop/results"
 	@echo "make simulator-proof  runner and server against bare loops in every installed simulator -> outputs/simulator_proof"
 	@echo "make lint       ruff check and ruff format --check"
-	@echo "make bench      times of every stage, with and without each reuse; the tabletop's steps/s and episodes/min"
+	@echo "make bench      times of every stage, with and without each reuse, compiled too (10 min); the tabletop's steps/s and episodes/min"
 	@echo "make bench-tabletop  environment steps/s, policy ms per step, episodes/min with 1 and 2 processes"
 	@echo "make bench-convert   time and memory of converting a checkpoint of full size (12 GB of disk)"
 	@echo "make bench-stream    memory and speed of streaming 2,000 episodes twice (2 GB of disk) -> outputs/stream_memory.png"
@@ -63,7 +63,8 @@ lint: $(INSTALLED)
 	$(RUN) ruff format --check .
 
 bench: $(INSTALLED)
-	$(RUN) instructvla.evaluation.bench
+	$(RUN) instructvla.evaluation.bench --size nano --compile --repeats 15
+	$(RUN) instructvla.evaluation.bench --size mid --compile --repeats 5
 	$(RUN) instructvla.evaluation.tabletop.bench_world
 	$(RUN) instructvla.evaluation.tabletop.bench_policy
 

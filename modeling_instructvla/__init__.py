@@ -4,6 +4,7 @@ The names below are imported when they are first used. transformers' Auto classe
 imported; nothing else depends on that.
 """
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,9 @@ __all__ = [
     "InstructVLAOutput",
     "InstructVLAProcessor",
 ]
+
+# Where torchao 0.18 is installed, torch 2.15 warns about its enums at every import of transformers.
+logging.getLogger("torch.utils._pytree").addFilter(lambda record: "register_constant" not in record.getMessage())
 
 
 def __getattr__(name: str) -> Any:

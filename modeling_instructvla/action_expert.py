@@ -1,6 +1,7 @@
 """The action expert: a small transformer that flows from noise to action chunks, steered by C (paper section 3.1)."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -258,19 +259,19 @@ class ActionExpert(nn.Module):
     ) -> torch.Tensor:
         """`sample` from its condition on; `velocity` stands for the expert's own, e.g. compiled."""
         steps, compute = steps or self.flow_steps(), velocity or self.velocity
-        times = self.action_embedding.embed_time(steps.times)
 
         def at_step(x: torch.Tensor, step: int) -> torch.Tensor:
-            return compute(x, times[step].expand(len(x), -1), **condition)
+            return compute(x, steps.embedded[step].expand(len(x), -1), **condition)
 
         if guidance is not None:
             at_step = guided(at_step, guidance, steps.times.tolist())
-        return integrate(at_step, noise.to(times.device), steps)
+        return integrate(at_step, noise.to(steps.times.device), steps)
 
     def flow_steps(self, num_steps: int | None = None) -> FlowSteps:
         """The steps of `sample`; default: as many as configured."""
         device = self.action_embedding.linear_1.weight.device
-        return flow_steps(self.flow, num_steps or self.flow.num_inference_steps, device)
+        steps = flow_steps(self.flow, num_steps or self.flow.num_inference_steps, device)
+        return replace(steps, embedded=self.action_embedding.embed_time(steps.times))
 
     def embed_prefix(
         self, latent_action: torch.Tensor, pixel_values: torch.Tensor | None, state: torch.Tensor | None

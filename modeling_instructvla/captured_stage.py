@@ -1,11 +1,14 @@
 """A function of tensors as CUDA graphs, one per shape of its inputs: launched as one, however many kernels it has."""
 
+import threading
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 WARM_UPS = 3  # runs before a capture, in which libraries choose their kernels and take their memory
+CAPTURING = threading.Lock()  # one capture at a time in this process
 
 Tensors = tuple[torch.Tensor | None, ...]
 
@@ -27,18 +30,25 @@ class Recording:
         return self.output
 
 
-def record(function: Callable[..., torch.Tensor], given: Tensors, **fixed: Hashable) -> Recording:
-    """Capture the function's kernels; it must not look at data, nor wait for the device."""
+def record(function: Callable[..., torch.Tensor], given: Tensors, pool: Any = None, **fixed: Hashable) -> Recording:
+    """Capture the function's kernels; it must not look at data, nor wait for the device. Other threads may work on the
+    device meanwhile.
+
+    Args:
+        pool: of memory, from `torch.cuda.graph_pool_handle`, that graphs of which one runs at a time may share: the
+            output of one is then valid until any of them is replayed.
+    """
     inputs = tuple(None if tensor is None else tensor.clone() for tensor in given)
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(WARM_UPS):
-            function(*inputs, **fixed)
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        output = function(*inputs, **fixed)
+    with CAPTURING:
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UPS):
+                function(*inputs, **fixed)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+            output = function(*inputs, **fixed)
     return Recording(graph, inputs, output)
 
 

@@ -8,8 +8,9 @@ that few shapes serve all instructions; one that no call has had before is prepa
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import torch
 from PIL import Image
@@ -88,8 +89,9 @@ class CompiledInference:
         torch._dynamo.config.recompile_limit = max(GRAPHS, torch._dynamo.config.recompile_limit)
         return torch.compile(function, fullgraph=True, dynamic=dynamic, backend=self.backend)
 
-    def stage(self, function: Callable[..., torch.Tensor], name: str) -> CapturedStage:
-        return CapturedStage(function, name, self.on_new_shape, record if self.captured else None)
+    def stage(self, function: Callable[..., torch.Tensor], name: str, pool: Any = None) -> CapturedStage:
+        """`pool` as for `record`."""
+        return CapturedStage(function, name, self.on_new_shape, partial(record, pool=pool) if self.captured else None)
 
     def on_new_shape(self, name: str, shapes: tuple) -> None:
         """Count a shape; after the warm-up, also say that this call takes longer."""
@@ -114,8 +116,9 @@ class CompiledInference:
 
     def new_session(self, rows: int, length: int) -> FixedSession:
         def make_pass(language_model: MixtureLanguageModel, cache: FixedCache) -> CapturedStage:
+            pool = torch.cuda.graph_pool_handle() if self.captured else None
             name = f"a pass with caches of {length} tokens"
-            return self.stage(partial(self.run_pass, language_model, cache), name)
+            return self.stage(partial(self.run_pass, language_model, cache), name, pool)
 
         return FixedSession(self.model.language_model, rows, length, make_pass)
 
@@ -204,7 +207,8 @@ def warm_up(
     max_new_tokens: int,
     progress: bool,
 ) -> None:
-    """Act on blank pictures with instructions of every length, so that the shapes of later calls are known."""
+    """Act on blank pictures with instructions of every length, so that the shapes of later calls are known; a model
+    that thinks also acts on earlier words, of every length."""
     texts = instructions_by_length(model, instruction_tokens)
     calls = [(number, text, mode) for number in rows for text in texts for mode in modes]
     for number, text, mode in tqdm(calls, desc="preparing", unit="shape", disable=not progress):
@@ -216,6 +220,17 @@ def warm_up(
         context = model.generate_action(*arguments, think=mode == "think", max_new_tokens=max_new_tokens).context
         if mode == "latent":
             model.generate_action(*arguments, context=context, reuse_latent=True)
+        if mode == "think":
+            for words in words_by_length(model, max_new_tokens):
+                known = replace(context, response_ids=(words,) * number)
+                model.generate_action(*arguments, context=known, think=False)
+
+
+def words_by_length(model: torch.nn.Module, longest: int) -> list[tuple[int, ...]]:
+    """A response's token ids for each padded length of a turn, of up to `longest` tokens."""
+    word = model.processor.encode_text("go")[:1]
+    lengths = {round_up(len(model.silent_turn(count * word)), MULTIPLE): count for count in range(1, longest + 1)}
+    return [tuple(count * word) for count in lengths.values()]
 
 
 def instructions_by_length(model: torch.nn.Module, longest: int) -> list[str]:

@@ -73,7 +73,7 @@ class FixedSession:
         self.filled = 0
 
     def append(self, embeds: torch.Tensor, mask: torch.Tensor, last: int) -> torch.Tensor:
-        """As `DecodingSession.append`; the result is valid until the next pass of the same shape."""
+        """As `DecodingSession.append`; the result is valid until the next pass."""
         end, length = self.filled + embeds.shape[1], self.mask.shape[1]
         if end > length:
             raise ValueError(f"A session of {length} tokens can't take {end}.")

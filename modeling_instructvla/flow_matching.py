@@ -72,11 +72,13 @@ class FlowSteps:
         scheduler: that knows its steps and has taken none.
         times: τ of each evaluation of the velocity, (evaluations,) float32.
         data_last: whether the scheduler's σ is τ; diffusers' own direction is σ = 1 − τ, velocity −V.
+        embedded: temb(τ) of each, (evaluations, hidden_size), as the action expert embeds them.
     """
 
     scheduler: SchedulerMixin
     times: torch.Tensor
     data_last: bool
+    embedded: torch.Tensor | None = None
 
 
 def flow_steps(flow: FlowConfig, num_steps: int, device: torch.device) -> FlowSteps:

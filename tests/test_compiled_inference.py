@@ -1,6 +1,7 @@
 """Inference on fixed shapes: the same words and actions, few shapes, no waiting for the device, and said when not."""
 
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -105,6 +106,15 @@ def test_twenty_varied_calls_meet_no_new_shape_and_another_batch_says_so_once(co
         assert (
             bool([record for record in caplog.records if "is new to the compiled model" in record.message]) is expected
         )
+
+
+def test_acting_on_earlier_words_meets_no_new_shape(compiled):
+    prepared = compiled.compiled.shapes
+    for text in TEXTS:
+        context = act(compiled, [text], think=True).context
+        for spoken in range(1, 7):
+            act(compiled, [text], context=replace(context, response_ids=((40,) * spoken,)))
+    assert compiled.compiled.shapes == prepared
 
 
 def test_threads_share_the_model(compiled):

@@ -1,6 +1,7 @@
 """Weights of fewer bits: the same actions within rounding, adaptation experts included, and nothing but acting."""
 
 import copy
+import logging
 
 import pytest
 import torch
@@ -129,3 +130,10 @@ def test_inductor_compiles_rounded_weights(rounded):
     report = model.compile_for_inference(modes=("act",), instruction_tokens=8, kernels="inductor", progress=False)
     assert report.kernels == "inductor"
     torch.testing.assert_close(latent_actions(model), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_what_torch_says_of_torchaos_enums_is_not_shown_and_everything_else_is():
+    logger = logging.getLogger("torch.utils._pytree")
+    said = ("Calling register_constant() on Enum subclasses is deprecated", "something else")
+    records = [logging.LogRecord(logger.name, logging.WARNING, "_pytree.py", 1, text, None, None) for text in said]
+    assert [bool(logger.filter(record)) for record in records] == [False, True]
