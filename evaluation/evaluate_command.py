@@ -127,8 +127,10 @@ def chosen_schedule(
     """Name and maker of a schedule other than the robot's released one.
 
     Raises:
-        ValueError: several are given, or one is out of range.
+        ValueError: several are given, one is out of range, or a delay for a schedule that waits for each answer.
     """
+    if delay and real_time is None:
+        raise ValueError(f"--delay {delay} needs --real-time K; the other schedules wait for each answer.")
     choices: list[tuple[str, Callable[[], Schedule]]] = []
     if open_loop is not None:
         choices.append((f"open loop of {open_loop}", partial(OpenLoop, open_loop)))

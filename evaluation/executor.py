@@ -7,7 +7,7 @@ while running:
     robot.move(step.command)
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -161,8 +161,9 @@ class Executor:
         """One control step.
 
         Args:
-            images: (height, width, 3) uint8 per camera.
-            proprioception: as the robot's environment gives it; None for a policy without state.
+            images: (height, width, 3) uint8 per camera, whole frames.
+            proprioception: as the robot's environment gives it; None for a policy without state, which is shown what
+                the robot's `stateless_view` leaves of the frames.
 
         Raises:
             ValueError: before `reset`, or for proprioception that is not this robot's.
@@ -191,6 +192,8 @@ class Executor:
         state = proprioception
         if proprioception is not None and self.robot.state is not None:
             state = self.robot.state(proprioception)
+        if proprioception is None and self.robot.stateless_view is not None:
+            images = seen_through(self.robot.stateless_view, images)
         options = {
             "state": state,
             "unnorm_key": self.unnorm_key,
@@ -215,3 +218,12 @@ class Executor:
         if isinstance(self._pending, InBackground):
             wait([self._pending.future])
         self._pending = None
+
+
+def seen_through(
+    view: Callable[[np.ndarray], np.ndarray], images: Mapping[str, np.ndarray] | np.ndarray
+) -> dict[str, np.ndarray] | np.ndarray:
+    """Each camera's frame through the view."""
+    if isinstance(images, np.ndarray):
+        return view(images)
+    return {camera: view(frame) for camera, frame in images.items()}

@@ -43,7 +43,7 @@ class PolicyClient:
         url: `ws://HOST:PORT`, as `instructvla serve` prints it.
         token: the server's, if it wants one.
         connect_s: longest time for the connection, in seconds; a server that is not up yet is tried again until then.
-        answer_s: longest time for an answer.
+        answer_s: longest time for an answer, and before that for the sending of an observation.
 
     Attributes:
         metadata: the model's name, cameras, statistics' keys, action names and units, control rates.
@@ -61,6 +61,7 @@ class PolicyClient:
     ):
         self.url, self.answer_s = url, answer_s
         self._connection = _connected(url, token, connect_s)
+        self._connection.socket.settimeout(answer_s)  # of what is sent; websockets has a deadline for receiving alone
         try:
             self.metadata: dict[str, Any] = self._received(connect_s)
         except (PolicyError, ValueError):
@@ -116,6 +117,9 @@ class PolicyClient:
         try:
             self._connection.send(pack(dict(observation)))
         except ConnectionClosed as error:
+            if isinstance(error.__cause__, TimeoutError):
+                message = f"{self.url} did not take the observation within {self.answer_s:g} s"
+                raise PolicyError("deadline", message) from error
             raise PolicyError("connection", f"{self.url} closed it: {error}") from error
         return self._received(self.answer_s)
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from instructvla.evaluation.action_ensembling import AdaptiveEnsemble
 from instructvla.evaluation.chunk_schedules import EveryStep, OpenLoop, Schedule
+from instructvla.evaluation.policy_images import center_crop
 from instructvla.evaluation.robot_conventions import (
     GoogleRobotGripper,
     google_robot_state,
@@ -31,6 +32,7 @@ class Robot:
         make_command: gives, for one episode, (action, physical units) → what the robot's environment steps with.
         make_schedule: gives, for one episode, the released way from chunks to actions.
         state: proprioception of the environment → the policy's state; None where they are the same.
+        stateless_view: camera frame → what a policy without state is shown of it; None: all of it.
         unnorm_keys: statistics of checkpoints that were trained for it.
         random_span: largest move and turn of a step, in the policy's units, when actions are random.
     """
@@ -40,6 +42,7 @@ class Robot:
     make_schedule: Callable[[], Schedule]
     state: Callable[[np.ndarray], np.ndarray] | None = None
     unnorm_keys: tuple[str, ...] = ()
+    stateless_view: Callable[[np.ndarray], np.ndarray] | None = None
     random_span: tuple[float, float] = (0.02, 0.1)
 
     def random_action(self, rng: np.random.Generator) -> np.ndarray:
@@ -72,6 +75,7 @@ ROBOTS: Mapping[str, Robot] = {
             lambda: EveryStep(AdaptiveEnsemble(7, ALPHA)),
             widowx_state,
             ("bridge_dataset",),
+            center_crop,
         ),
         Robot(
             "google_robot",
@@ -79,6 +83,7 @@ ROBOTS: Mapping[str, Robot] = {
             lambda: EveryStep(AdaptiveEnsemble(2, ALPHA)),
             google_robot_state,
             ("fractal20220817_data",),
+            center_crop,
         ),
         Robot(
             "libero",

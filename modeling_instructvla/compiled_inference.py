@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch._dynamo.exc import BackendCompilerFailed
+from torch._dynamo.exc import ShortenTraceback
 from tqdm import tqdm
 from transformers.utils import logging
 
@@ -164,17 +164,22 @@ def compile_for_inference(
 
     def prepare(kernels: str) -> None:
         """Where a stage is one CUDA graph, nothing is gained by more than compiled layers, which compile faster."""
+        leave_layers_eager(model)  # an earlier call's
         if kernels == "inductor" and cuda:
             compile_layers(model)
         backend = kernels if kernels == "inductor" and not cuda else None
         model.compiled = CompiledInference(model, cuda, backend)
-        warm_up(model, rows, modes, instruction_tokens, max_new_tokens, progress)
+        try:
+            warm_up(model, rows, modes, instruction_tokens, max_new_tokens, progress)
+        except BaseException:  # half prepared, it would go on unseen
+            model.compiled = None
+            leave_layers_eager(model)
+            raise
 
     model.language_model.fuse_linears()
     try:
         prepare(kernels)
-    except BackendCompilerFailed as error:
-        leave_layers_eager(model)
+    except ShortenTraceback as error:  # what dynamo and inductor raise where they can't compile, e.g. without Triton
         kernels = "eager"
         reasons.append(f"inductor can't compile here: {str(error).strip().splitlines()[0]}")
         logger.warning(f"{reasons[-1]}; going on with eager kernels.")

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 from torch._inductor import config as inductor
+from torch._inductor.exc import TritonMissing
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import SiglipVisionConfig
 
@@ -217,6 +218,31 @@ def test_where_inductor_can_not_compile_the_model_runs_eagerly_and_says_why(coun
     assert report.kernels == "eager"
     assert "inductor can't compile here" in str(report)
     assert act(model, TEXTS[:1], think=False).actions.shape == (1, 16, 7)
+
+
+def test_without_triton_the_model_runs_eagerly_and_says_why(monkeypatch):
+    kernels = []
+
+    def fail_once(model, *_):
+        kernels.append(model.compiled.backend)
+        if len(kernels) == 1:
+            raise TritonMissing(None)
+
+    monkeypatch.setattr("instructvla.compiled_inference.warm_up", fail_once)
+    report = untrained_nano().compile_for_inference(kernels="inductor", progress=False)
+    assert kernels == ["inductor", None]
+    assert report.kernels == "eager" and "Cannot find a working triton installation" in str(report)
+
+
+def test_a_preparation_that_breaks_off_leaves_the_model_as_it_was(monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("instructvla.compiled_inference.warm_up", interrupted)
+    model = untrained_nano()
+    with pytest.raises(KeyboardInterrupt):
+        model.compile_for_inference(progress=False)
+    assert model.compiled is None
 
 
 @pytest.mark.slow

@@ -79,6 +79,8 @@ def test_schedules_have_names():
     assert chosen_schedule(temporal=0.01)[0] == "temporal ensembling, decay 0.01"
     name, make = chosen_schedule(real_time=5, delay=2)
     assert name == "real-time chunking, every 5" and (make().every, make().delay) == (5, 2)
+    with pytest.raises(ValueError, match="--delay 3 needs --real-time K"):
+        chosen_schedule(open_loop=4, delay=3)
 
 
 def test_a_system_two_has_a_row_of_its_own_and_its_cost_is_told(url, tmp_path):

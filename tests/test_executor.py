@@ -9,6 +9,7 @@ import pytest
 from instructvla.evaluation.chunk_schedules import OpenLoop
 from instructvla.evaluation.decision_cadence import Cadence
 from instructvla.evaluation.executor import Executor
+from instructvla.evaluation.policy_images import center_crop
 from instructvla.evaluation.real_time_schedule import RealTimeChunks
 from instructvla.evaluation.robots import find_robot
 from instructvla.evaluation.system_two import SystemTwoError
@@ -33,7 +34,7 @@ class Scripted:
         self.chunks, self.speaks, self.asked = iter(chunks), speaks, []
 
     def act(self, images, instruction, **options):
-        self.asked.append({"instruction": instruction, **options})
+        self.asked.append({"images": images, "instruction": instruction, **options})
         return Answer(next(self.chunks), "I will." if self.speaks and options["think"] else None)
 
 
@@ -52,6 +53,21 @@ def test_commands_and_states_are_the_released_ones(name, key):
         np.testing.assert_allclose(policy.asked[-1]["state"], GOLDEN[f"proprio.out.{key}"][step], rtol=1e-9, atol=1e-12)
     assert [ask["instruction"] for ask in policy.asked[NEW_TASK - 1 : NEW_TASK + 1]] == ["task 0", "task 30"]
     assert [number for number, ask in enumerate(policy.asked) if ask["reset"]] == [0, NEW_TASK]
+
+
+@pytest.mark.parametrize("name", ["widowx", "google_robot"])
+def test_without_state_the_policy_is_shown_the_released_crop_and_with_it_the_frame(name):
+    frame = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
+    policy = Scripted([np.zeros((16, 7))] * 3)
+    executor = Executor(policy, find_robot(name))
+    executor.reset("go")
+    executor.step({"primary": frame}, np.array([0.3, 0, 0.1, 1, 0, 0, 0, 1.0]))
+    executor.step({"primary": frame})
+    executor.step(frame)
+    whole, cropped, alone = (ask["images"] for ask in policy.asked)
+    np.testing.assert_array_equal(whole["primary"], frame)
+    np.testing.assert_array_equal(cropped["primary"], center_crop(frame))
+    np.testing.assert_array_equal(alone, center_crop(frame))
 
 
 def test_libero_commands_are_the_released_ones():

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
+from websockets.server import ServerProtocol
 from websockets.sync.server import serve
 
 from instructvla.evaluation.policy_client import PolicyClient
@@ -45,6 +46,20 @@ def other_server(handler):
         finally:
             server.shutdown()
             thread.join(10)
+
+
+def greet_and_freeze(listening, frozen):
+    """A server that sends its metadata and then reads nothing."""
+    connection, _ = listening.accept()
+    with connection:
+        protocol = ServerProtocol()
+        protocol.receive_data(connection.recv(65536))
+        (request,) = protocol.events_received()
+        protocol.send_response(protocol.accept(request))
+        protocol.send_binary(pack({}))
+        for data in protocol.data_to_send():
+            connection.sendall(data)
+        frozen.wait(30)
 
 
 @pytest.mark.parametrize("blocked", [True, False])
@@ -120,6 +135,21 @@ def test_an_answer_that_does_not_come_ends_the_connection_so_that_no_late_one_is
             client.act(FRAME, "go")
         with pytest.raises(PolicyError, match="connection: .* closed it"):
             client.act(FRAME, "go")
+
+
+def test_a_server_that_stops_reading_is_given_up():
+    """Its answers stop too; what it has not read yet fills the buffers."""
+    frozen = threading.Event()
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        url = f"ws://127.0.0.1:{listening.getsockname()[1]}"
+        thread = threading.Thread(target=greet_and_freeze, args=(listening, frozen), daemon=True)
+        thread.start()
+        late = pytest.raises(PolicyError, match=r"deadline: .* did not take the observation within 0.3 s")
+        with PolicyClient(url, answer_s=0.3) as client, late:
+            client.act(np.zeros((4000, 4000, 3), np.uint8), "go")
+        frozen.set()
+        thread.join(10)
 
 
 def test_a_plain_openpi_server_is_understood_with_its_tracebacks():
