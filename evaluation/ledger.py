@@ -142,7 +142,7 @@ class Ledger(Generic[Kind]):
 
     @classmethod
     def open(cls, folder: Path, settings: Mapping[str, Any], kind: type[Kind] = Outcome) -> "Ledger[Kind]":
-        """A new folder's ledger, or one to go on with.
+        """A new folder's ledger, or one to go on with; settings without a result are written anew.
 
         Args:
             settings: what the results follow from, as JSON.
@@ -156,6 +156,7 @@ class Ledger(Generic[Kind]):
             folder.mkdir(parents=True, exist_ok=True)
             if any(path.name != LOGS for path in folder.iterdir()):
                 raise ValueError(f"{folder} holds something else; give a new folder for the results.")
+        if not file.exists() or file.read_bytes().count(b"\n") < 2:
             file.write_text(f"{FIRST}{json.dumps(settings, ensure_ascii=False)}}}\n", encoding="utf-8")
         _cut_unfinished_line(file)
         ledger = cls.read(folder, kind)

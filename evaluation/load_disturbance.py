@@ -14,11 +14,12 @@ import numpy as np
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
-from instructvla.evaluation.load_measurement import example_observation
+from instructvla.evaluation.load_measurement import example_observation, reason_of
 from instructvla.evaluation.policy_client import PolicyClient
 from instructvla.evaluation.policy_messages import PolicyError, pack, unpack
 
 WAIT_S = 5.0
+STRIKE_S = 60.0  # in which each bad client strikes for the first time
 PAUSE_S = 0.02
 FLOOD = 50  # requests sent without reading an answer
 OVERSIZE_BYTES = 64 * 2**20
@@ -29,7 +30,7 @@ class Disturbance:
     """What good clients got while others misbehaved, beside what they got alone.
 
     Args:
-        clients, answers: good clients, and how many answers they got in each run.
+        clients, asked, answers: good clients, their requests, and how many were answered in both runs.
         attacks: how many times each kind of bad client struck.
         failures: refusals and lost connections of good clients.
         largest_difference: of an action under attack from the same request's action alone, in the action's units.
@@ -37,6 +38,7 @@ class Disturbance:
     """
 
     clients: int
+    asked: int
     answers: int
     attacks: dict[str, int]
     failures: tuple[str, ...]
@@ -45,8 +47,9 @@ class Disturbance:
     p99_disturbed_ms: float
 
     def affected(self, tolerance: float) -> bool:
-        """Whether a good client noticed: an answer failed, or differs by more than the tolerance."""
-        return bool(self.failures) or not self.largest_difference <= tolerance
+        """Whether a good client noticed: an answer failed or is missing, or differs by more than the tolerance."""
+        unanswered = bool(self.failures) or self.answers < self.asked
+        return unanswered or not self.largest_difference <= tolerance
 
     def row(self) -> dict[str, Any]:
         return asdict(self)
@@ -61,7 +64,7 @@ def measure_disturbance(url: str, clients: int, requests: int, token: str | None
         requests: of each good client, each with its own picture and seed.
 
     Raises:
-        PolicyError: the server can't be reached, or refuses a good client while it is alone.
+        PolicyError: the server can't be reached, or refuses a good client while it is alone; a bad one can't strike.
     """
     alone = _good_clients(url, clients, requests, token)
     if alone.failures:
@@ -72,14 +75,18 @@ def measure_disturbance(url: str, clients: int, requests: int, token: str | None
             attacker.start()
             bad.callback(attacker.end)
         _wait_until(lambda: all(attacker.strikes for attacker in attackers))
+        if idle := [attacker.name for attacker in attackers if not attacker.strikes]:
+            raise PolicyError("deadline", f"within {STRIKE_S:g} s no bad client could {idle[0]}; try again")
         disturbed = _good_clients(url, clients, requests, token)
     both = alone.actions.keys() & disturbed.actions.keys()
+    differences = [abs(alone.actions[at] - disturbed.actions[at]).max() for at in both]
     return Disturbance(
         clients=clients,
+        asked=clients * requests,
         answers=len(both),
         attacks={attacker.name: attacker.strikes for attacker in attackers},
         failures=tuple(disturbed.failures),
-        largest_difference=max((float(abs(alone.actions[at] - disturbed.actions[at]).max()) for at in both), default=0),
+        largest_difference=float(np.max(differences)) if differences else float("nan"),
         p99_alone_ms=float(np.percentile(alone.latencies, 99)),
         p99_disturbed_ms=float(np.percentile(disturbed.latencies or [np.nan], 99)),
     )
@@ -105,8 +112,8 @@ def _good_clients(url: str, clients: int, requests: int, token: str | None) -> _
                     began = time.perf_counter()
                     answers.actions[number, request] = client.infer(observation)["actions"]
                     answers.latencies.append(1000 * (time.perf_counter() - began))
-        except PolicyError as error:
-            answers.failures.append(str(error))
+        except Exception as error:  # any that ends this thread is a client that got no answer
+            answers.failures.append(reason_of(error))
 
     threads = [threading.Thread(target=ask, args=(number,), daemon=True) for number in range(clients)]
     for thread in threads:
@@ -207,6 +214,6 @@ def _hang_up(connection: ClientConnection) -> None:
 
 
 def _wait_until(true: Callable[[], bool]) -> None:
-    give_up = time.monotonic() + 2 * WAIT_S
+    give_up = time.monotonic() + STRIKE_S
     while not true() and time.monotonic() < give_up:
         time.sleep(PAUSE_S)

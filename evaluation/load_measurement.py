@@ -43,6 +43,11 @@ def example_observation(metadata: Mapping[str, Any], seed: int) -> dict[str, Any
     return observation
 
 
+def reason_of(error: Exception) -> str:
+    """A client's failure as a refusal: the server's, or what its answer lacks."""
+    return str(error) if isinstance(error, PolicyError) else f"answer: {type(error).__name__}: {error}"
+
+
 class _AskingClient(threading.Thread):
     """Connects and asks once at its start, waits for the others, then asks until `stop` is set."""
 
@@ -63,11 +68,11 @@ class _AskingClient(threading.Thread):
                 self.latencies, self.batches, self.refusals = [], [], []
                 while not self.stop.is_set():
                     self._ask(client, observation | self.options)
-        except PolicyError as error:
-            self.refusals.append(str(error))
-            self.begin.abort()
         except threading.BrokenBarrierError:  # another client could not start
             return
+        except Exception as error:  # also what another kind of server answers: this thread is all that knows of it
+            self.refusals.append(reason_of(error))
+            self.begin.abort()
 
     def _ask(self, client: PolicyClient, observation: Mapping[str, Any]) -> None:
         began = time.perf_counter()
@@ -86,7 +91,7 @@ class _AskingClient(threading.Thread):
 def measure_load(
     url: str, clients: int, seconds: float, token: str | None = None, options: Mapping[str, Any] | None = None
 ) -> ClientLoad:
-    """Latency and throughput with so many clients at once, after one answer to each.
+    """Latency and throughput with so many clients at once, after one request of each.
 
     Args:
         url: of the server.
@@ -95,7 +100,7 @@ def measure_load(
         options: of each request, e.g. `{"think": True}` to speak each time; default: words once per client.
 
     Raises:
-        PolicyError: a client can't connect or gets no first answer.
+        PolicyError: a client can't connect, or gets what is no answer of a policy server.
     """
     start = threading.Barrier(clients + 1)
     askers = [_AskingClient(url, token, seed, options or {}, start) for seed in range(clients)]

@@ -23,7 +23,7 @@ KERNELS = {
     "prompt": 395,  # 116 a layer: two passes, of which the adapted one has three products for a projection
     "words": 387,  # one word, chosen twice
     "queries": 398,
-    "action expert": 1674,  # 467 a layer: ten flow steps, the prefix once, and a block of the tower
+    "action expert": 1664,  # 467 a layer: ten flow steps, the prefix once, and a block of the tower
 }
 FUSED = KERNELS | {"prompt": 341, "words": 321, "queries": 344}  # as `compile_for_inference` leaves the projections
 # At once, one row. The language model's 368 tokens of 8,960 values in its MLP take most, the picture's 1,024 of 4,304
@@ -50,7 +50,7 @@ def shallow():
 
 
 @pytest.mark.parametrize("budget", [KERNELS, FUSED])
-def test_no_stage_starts_more_kernels_than_its_budget(budget):
+def test_each_stage_starts_as_many_kernels_as_its_budget(budget):
     shallow = released_width(LAYERS)
     if budget is FUSED:
         shallow.language_model.fuse_linears()
@@ -62,8 +62,7 @@ def test_no_stage_starts_more_kernels_than_its_budget(budget):
 
     session = FixedSession(shallow.language_model, 1, LENGTH)
     found = stages(shallow, PADDED, 1, session, kernels)
-    assert list(found) == list(budget)
-    assert {name: number for name, number in found.items() if number > budget[name]} == {}
+    assert found == budget
 
 
 def test_a_full_size_action_takes_little_more_memory_than_its_weights(shallow):

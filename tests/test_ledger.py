@@ -43,10 +43,19 @@ def test_a_half_written_last_line_is_left_out_and_overwritten(tmp_path):
 
 
 def test_a_checkpoint_may_be_called_otherwise_but_not_be_another(tmp_path):
-    Ledger.open(tmp_path, SETTINGS)
-    assert Ledger.open(tmp_path, SETTINGS | {"name": "b"}).outcomes == {}
+    Ledger.open(tmp_path, SETTINGS).add(outcome())
+    assert len(Ledger.open(tmp_path, SETTINGS | {"name": "b"}).outcomes) == 1
     with pytest.raises(ValueError, match="other settings: weights was '1', is '2'. Give another folder"):
         Ledger.open(tmp_path, SETTINGS | {"weights": "2"})
+
+
+def test_settings_without_a_result_are_written_anew(tmp_path):
+    Ledger.open(tmp_path, SETTINGS)
+    assert Ledger.open(tmp_path, SETTINGS | {"weights": "2"}).settings["weights"] == "2"
+    file = tmp_path / "ledger.jsonl"
+    file.write_bytes(file.read_bytes()[:10])  # a kill in mid-line
+    Ledger.open(tmp_path, SETTINGS).add(outcome())
+    assert Ledger.read(tmp_path).settings == SETTINGS
 
 
 def test_settings_may_hold_tuples_and_texts_of_any_language(tmp_path):

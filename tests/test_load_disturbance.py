@@ -1,5 +1,6 @@
 """Claims about bad clients and those who measure what they do."""
 
+import time
 from contextlib import suppress
 from dataclasses import replace
 
@@ -14,6 +15,14 @@ from instructvla.evaluation.policy_server import PolicyServer, ServerLimits, run
 from instructvla.evaluation.served_policy import ServedPolicy
 from instructvla.nano import untrained_nano
 from tests.stand_in_policy import FRAME, StandInPolicy
+
+
+def eventually(true) -> bool:
+    for _ in range(500):
+        if true():
+            return True
+        time.sleep(0.02)
+    return False
 
 
 @pytest.fixture(autouse=True)
@@ -41,6 +50,7 @@ def test_after_each_attack_the_server_answers_and_has_no_client_left_over(name):
             ATTACKS[name](url, None)
         with PolicyClient(url) as client:
             assert client.act(FRAME, "go", seed=2).actions[0, 0] == 2
+        assert eventually(lambda: server.health()[1]["clients"] == 0)
 
 
 def test_a_server_whose_answers_change_is_called_affected():
@@ -56,8 +66,21 @@ def test_a_server_whose_answers_change_is_called_affected():
 
 
 def test_a_failure_is_called_affected_whatever_the_actions():
-    found = Disturbance(1, 1, {}, ("busy: …",), 0.0, 1.0, 1.0)
+    found = Disturbance(1, 1, 1, {}, ("busy: …",), 0.0, 1.0, 1.0)
     assert found.affected(1.0)
+
+
+def test_an_answer_that_is_missing_or_no_number_is_called_affected():
+    whole = Disturbance(1, 2, 2, {}, (), 0.0, 1.0, 1.0)
+    assert not whole.affected(1.0)
+    assert replace(whole, answers=1).affected(1.0) and replace(whole, largest_difference=float("nan")).affected(1.0)
+
+
+def test_bad_clients_that_can_not_strike_prove_nothing(monkeypatch):
+    monkeypatch.setattr(load_disturbance, "STRIKE_S", 0.1)
+    monkeypatch.setitem(load_disturbance.ATTACKS, "wait", lambda *_: time.sleep(1))
+    with running_server(PolicyServer(StandInPolicy())) as url, pytest.raises(PolicyError, match="no bad client could"):
+        measure_disturbance(url, clients=1, requests=1)
 
 
 def test_a_server_that_refuses_its_only_client_is_not_measured():

@@ -34,7 +34,7 @@ def test_a_running_server_gives_a_row_for_each_number_of_clients_and_json(url, t
 
 
 def test_bad_clients_are_reported_and_the_exit_code_tells(url, monkeypatch):
-    found = Disturbance(2, 20, {"flood": 3}, (), 1e-7, 10.0, 12.0)
+    found = Disturbance(2, 20, 20, {"flood": 3}, (), 1e-7, 10.0, 12.0)
     monkeypatch.setattr("instructvla.evaluation.load_disturbance.measure_disturbance", lambda *_: found)
     result = command(url, "--disturb")
     assert result.exit_code == 0 and result.stdout.endswith("\nnot affected\n") and "flood: 3 times" in result.stdout

@@ -5,16 +5,15 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
 from websockets.server import ServerProtocol
-from websockets.sync.server import serve
 
 from instructvla.evaluation.policy_client import PolicyClient
 from instructvla.evaluation.policy_messages import PolicyError, pack, unpack
 from instructvla.evaluation.policy_server import PolicyServer, running_server
+from tests.other_server import other_server
 from tests.stand_in_policy import FRAME, HORIZON, StandInPolicy
 
 NEITHER_TORCH_NOR_TRANSFORMERS = """
@@ -33,19 +32,6 @@ with PolicyClient(URL) as client:
 assert (answer.actions == 6).all() and answer.response == "words"
 assert not {"torch", "transformers"} & set(sys.modules)
 """
-
-
-@contextmanager
-def other_server(handler):
-    """A WebSocket server that is not ours; gives its URL."""
-    with serve(handler, "127.0.0.1", 0) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield f"ws://127.0.0.1:{server.socket.getsockname()[1]}"
-        finally:
-            server.shutdown()
-            thread.join(10)
 
 
 def greet_and_freeze(listening, frozen):
