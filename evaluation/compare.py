@@ -10,6 +10,7 @@ import typer
 from instructvla.command_errors import errors_on_stderr
 from instructvla.evaluation.ledger import Ledger
 from instructvla.evaluation.paired_comparison import PairedComparison, compare
+from instructvla.plain_files import check_output_file
 
 CAPTION = (
     "95 % intervals (Wilson) in brackets; +A and +B: trials that A or B alone did; p of McNemar's exact test; of many "
@@ -55,6 +56,7 @@ def main(
 ) -> None:
     """Compare two runs trial by trial."""
     with errors_on_stderr():
+        check_output_file(output)
         ledgers = [Ledger.read(folder) for folder in (first, second)]
         benchmarks = [ledger.settings.get("benchmark") for ledger in ledgers]
         if benchmarks[0] != benchmarks[1]:

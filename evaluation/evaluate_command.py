@@ -20,8 +20,9 @@ from instructvla.evaluation.decision_cadence import Cadence
 from instructvla.evaluation.film_writer import check_film
 from instructvla.evaluation.group_rates import group_rates
 from instructvla.evaluation.ledger import LOGS, Ledger, Outcome
+from instructvla.evaluation.policy_needs import PolicyNeeds
 from instructvla.evaluation.real_time_schedule import RealTimeChunks
-from instructvla.evaluation.robots import ALPHA
+from instructvla.evaluation.robots import ALPHA, find_robot
 from instructvla.evaluation.served_process import served
 from instructvla.evaluation.simulators.benchmark_definition import Benchmark
 from instructvla.evaluation.simulators.installation import simulator_python
@@ -186,6 +187,9 @@ def evaluate(
     connect = partial(PolicyClient, url, token, answer_s=limits["answer_s"])
     with connect() as client:
         metadata = client.metadata
+    needs = PolicyNeeds.of_metadata(metadata)
+    for robot, key in {(trial.robot, trial.unnorm_key) for trial in trials}:  # before a simulator starts
+        needs.statistics_for(find_robot(robot), use.unnorm_key or key)
     simulators = Simulators(benchmark, keep.folder / LOGS, **_only(limits))
     try:
         settings = run_settings(name, benchmark, metadata, use, schedule, simulators.first)

@@ -31,6 +31,7 @@ from instructvla.evaluation.roofline import Peaks
 from instructvla.evaluation.stage_latency import measure_stages, stage_table
 from instructvla.evaluation.throughput import curve_points, measure_throughput, throughput_table
 from instructvla.evaluation.weights_fingerprint import weights_fingerprint
+from instructvla.plain_files import check_output_file
 
 WARM_UP, STEPS = 50, 200
 RETHINK = 20  # steps between two answers
@@ -177,8 +178,7 @@ def main(
 ) -> None:
     """Measure the time per action in the paper's three settings."""
     with errors_on_stderr():
-        if output is not None and not output.absolute().parent.is_dir():
-            raise ValueError(f"--output {output} can't be written; give a file in a folder that exists.")
+        check_output_file(output)
         if plot is not None:
             check_picture(plot, "--plot")
         rows = [] if batches is None else parse_counts("--batches", batches, MOST_ROWS)

@@ -1,7 +1,6 @@
 """`instructvla load-test URL|MODEL`: latency and throughput of a policy server, and whether bad clients disturb it."""
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +10,7 @@ import typer
 from instructvla.argument_checks import parse_counts
 from instructvla.command_errors import errors_on_stderr
 from instructvla.evaluation.served_process import served
+from instructvla.plain_files import check_output_file
 
 if TYPE_CHECKING:  # websockets is an extra
     from instructvla.evaluation.load_disturbance import Disturbance
@@ -47,12 +47,6 @@ def disturbance_report(found: "Disturbance", tolerance: float) -> str:
     )
 
 
-def check_output(output: Path | None) -> None:
-    """Refuses a JSON file that can't be written, before anything is measured."""
-    if output is not None and (output.is_dir() or not os.access(output.absolute().parent, os.W_OK)):
-        raise ValueError(f"--output {output} can't be written; give a file in a folder that exists")
-
-
 @app.command()
 def main(
     target: Annotated[str, typer.Argument(help="ws://HOST:PORT, or a model to serve meanwhile, e.g. nano.")],
@@ -78,7 +72,7 @@ def main(
         except ImportError as error:
             raise ValueError(f"the load test needs {error.name}: pip install 'instructvla[serve]'") from error
         numbers = parse_counts("--clients", clients, MAX_CLIENTS)
-        check_output(output)
+        check_output_file(output)
         if sum([think is not None, think_in_background, reuse_latent]) > 1:
             raise ValueError("--think, --think-in-background and --reuse-latent exclude each other; give one of them")
         given: dict[str, Any] = {"think": "background" if think_in_background else think}

@@ -35,7 +35,7 @@ class PairedComparison:
     def verdict(self) -> str:
         if self.p_value >= SIGNIFICANT:
             return "noise"
-        return "second is better" if self.only_second > self.only_first else "first is better"
+        return "B is better" if self.only_second > self.only_first else "A is better"
 
     def record(self) -> dict[str, Any]:
         """As JSON."""

@@ -54,8 +54,10 @@ class PolicyNeeds:
                 return key
         if not fitting and len(self.unnorm_keys) == 1:
             return self.unnorm_keys[0]
-        needed = " or ".join(fitting) or "one to be named"
+        has = f"the policy has statistics of {', '.join(self.unnorm_keys)}"
+        if not fitting:
+            raise ValueError(f"{has}; name those for {robot.name} with --unnorm-key.")
         raise ValueError(
-            f"the policy has statistics of {', '.join(self.unnorm_keys)}, but {robot.name} needs {needed}; take a "
-            "checkpoint that was trained for this robot, or name its statistics with --unnorm-key."
+            f"{has}, and none of {' or '.join(fitting)} for {robot.name}; take a checkpoint that was trained for this "
+            "robot, or name one of the policy's with --unnorm-key."
         )

@@ -24,6 +24,7 @@ from instructvla.evaluation.inference_model import UNTRAINED, load_for_inference
 from instructvla.evaluation.latency import environment
 from instructvla.evaluation.one_picture import DEFAULT_INSTRUCTION
 from instructvla.evaluation.stage_latency import size_of
+from instructvla.plain_files import check_output_file
 from instructvla.weight_precision import check_precision, supported_precisions
 
 REFERENCE = "bf16"
@@ -137,8 +138,7 @@ def main(
         place = choose_device(device)
         for name in precision or []:
             check_precision(name, place)
-        if output is not None and not output.absolute().parent.is_dir():
-            raise ValueError(f"--output {output} can't be written; give a file in a folder that exists.")
+        check_output_file(output)
         names = list(dict.fromkeys([REFERENCE, *(precision or supported_precisions(place))]))
         models = {name: load_for_inference(model, revision, device, name) for name in names}
         if compiled:

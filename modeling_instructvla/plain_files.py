@@ -1,6 +1,7 @@
 """Small files and long lists, as messages need them."""
 
 import json
+import os
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -28,3 +29,9 @@ def listed(names: Collection[str], most: int = 8) -> str:
     """`a, b and 3 more`."""
     shown = list(names)[:most]
     return ", ".join(shown) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def check_output_file(file: Path | None, option: str = "--output") -> None:
+    """Refuse a file that can't be written, before anything is measured for it (ValueError); None is no file."""
+    if file is not None and (file.is_dir() or not os.access(file.absolute().parent, os.W_OK)):
+        raise ValueError(f"{option} {file} can't be written; give a file in a folder that exists.")

@@ -56,12 +56,13 @@ def test_a_second_call_goes_on_and_other_settings_are_refused(url, tmp_path):
         ([BENCHMARK, "--tasks", "left"], "no task 'left'; there are near, far"),
         ([BENCHMARK, "--open-loop", "0"], "at least 1 action of a chunk, got 0"),
         ([BENCHMARK, "--open-loop", "1", "--temporal", "0.1"], "exclude each other"),
-        ([BENCHMARK, "--unnorm-key", "mine"], "needs mine"),
+        ([BENCHMARK, "--unnorm-key", "mine"], "and none of mine for"),
     ],
 )
 def test_bad_input_is_one_line(url, tmp_path, arguments, message):
     result = command(arguments[0], url, "--output", tmp_path / "run", *arguments[1:])
     assert result.exit_code == 2 and result.stderr.splitlines()[-1].startswith("error: ") and message in result.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_server_that_is_down_is_one_line(tmp_path, monkeypatch):

@@ -76,6 +76,7 @@ def test_the_command_prints_and_writes_all_settings(tmp_path, monkeypatch):
         (["--plot", "latency.doc"], "--plot latency.doc ends in none of the known picture formats"),
         (["--batches", "0"], "--batches 0 must be numbers from 1 to 1024"),
         (["--output", "/no/where.json"], "can't be written"),
+        (["--output", "/"], "can't be written"),
     ],
 )
 def test_bad_input_is_one_line(options, message):

@@ -24,7 +24,7 @@ def test_many_one_sided_differences_are_no_noise():
     found = compare(run(*[False] * 8, True), run(*[True] * 8, True))
     assert found["all"].first == Rate(1, 9) and found["all"].second == Rate(9, 9)
     assert (found["all"].only_first, found["all"].only_second) == (0, 8)
-    assert found["easy"].verdict == "second is better" and found == {"easy": found["all"], "all": found["all"]}
+    assert found["easy"].verdict == "B is better" and found == {"easy": found["all"], "all": found["all"]}
 
 
 def test_differences_that_cancel_are_noise_whatever_the_rates():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from instructvla.plain_files import listed, read_json
+from instructvla.plain_files import check_output_file, listed, read_json
 
 
 def test_an_object_is_read(tmp_path):
@@ -25,3 +25,11 @@ def test_a_missing_file_is_named_with_its_folder(tmp_path):
 def test_long_lists_end_with_how_many_more():
     assert listed(["a", "b"]) == "a, b"
     assert listed("abcdef", most=2) == "a, b and 4 more"
+
+
+def test_a_file_that_can_not_be_written_is_refused_with_its_option(tmp_path):
+    check_output_file(None)
+    check_output_file(tmp_path / "new.json")
+    for file in (tmp_path, tmp_path / "no" / "where.json"):
+        with pytest.raises(ValueError, match=f"--plot {file} can't be written; give a file in a folder that exists"):
+            check_output_file(file, "--plot")

@@ -37,7 +37,7 @@ def test_statistics_are_those_of_the_robot_or_of_the_user():
 
 
 def test_a_checkpoint_of_another_robot_is_refused():
-    with pytest.raises(ValueError, match="statistics of tabletop, but google_robot needs fractal20220817_data; take a"):
+    with pytest.raises(ValueError, match="of tabletop, and none of fractal20220817_data for google_robot; take a"):
         needs(keys=("tabletop",)).statistics_for(find_robot("google_robot"))
-    with pytest.raises(ValueError, match="needs mine"):
+    with pytest.raises(ValueError, match="none of mine for widowx; .* --unnorm-key"):
         needs().statistics_for(find_robot("widowx"), "mine")

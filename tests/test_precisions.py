@@ -50,6 +50,7 @@ def test_the_command_prints_and_writes_each_precision_beside_bf16(tmp_path):
     [
         (["--precision", "fp8"], "precision is 'fp8', but on a CPU device it must be one of fp32, bf16, fp16, int8"),
         (["--output", "/no/where.json"], "can't be written"),
+        (["--output", "/"], "can't be written"),
         (["--device", "gpu"], "--device gpu can't be used"),
     ],
 )

@@ -87,6 +87,15 @@ def test_a_bare_loop_that_breaks_is_told(proven, tmp_path):
         prove(replace(TABLETOP, bare_loop=tmp_path / "missing.py"), folder, PATIENCE)
 
 
+def test_a_bare_loop_that_hangs_is_ended(proven, tmp_path, monkeypatch):
+    monkeypatch.setattr("instructvla.evaluation.simulators.proof.RUN_S", 0.5)
+    folder = shutil.copytree(proven[0], tmp_path / "tabletop", ignore=shutil.ignore_patterns("bare_loop"))
+    loop = tmp_path / "hanging_loop.py"
+    loop.write_text("import time\ntime.sleep(600)\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="the bare loop of tabletop took longer than 0.5 s"):
+        prove(replace(TABLETOP, bare_loop=loop), folder, PATIENCE)
+
+
 def test_the_command_writes_a_summary_and_says_what_is_not_installed(proven, tmp_path, monkeypatch):
     monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "none"))
     monkeypatch.setenv("MS2_REAL2SIM_ASSET_DIR", str(tmp_path))

@@ -28,6 +28,7 @@ from instructvla.evaluation.simulators.simulator import Trial
 
 HERE = Path(__file__).parent
 PACKAGE = "instructvla.evaluation.simulators"
+RUN_S = 3600.0  # longest time for a scripted expert or a bare loop
 TRIES = 4  # initial placements at which a scripted expert may fail before
 SUMMARY = "summary.md"
 ABOUT = """\
@@ -147,7 +148,9 @@ def prove(plan: Plan, folder: Path, limits: Mapping[str, float]) -> Proof:
         limits: `start_s`, `step_s` and `answer_s` as `evaluate` takes them.
 
     Raises:
-        ValueError: the simulator is not installed, the expert fails, or the bare loop breaks.
+        ValueError: the simulator is not installed, the expert fails, or the bare loop breaks or takes too long.
+        PolicyError: the server is gone.
+        SimulatorBrokeError: the simulator doesn't start.
     """
     benchmark = find_benchmark(plan.benchmark)
     python = simulator_python(benchmark)
@@ -212,9 +215,11 @@ def _bare_episode(
 
 def _run(command: Sequence[str | Path], environment: Mapping[str, str], what: str) -> None:
     try:
-        subprocess.run(command, check=True, env=environment)
+        subprocess.run(command, check=True, env=environment, timeout=RUN_S)
     except subprocess.CalledProcessError as error:
         raise ValueError(f"{what} ended with {error.returncode}; what it printed stands above.") from error
+    except subprocess.TimeoutExpired as error:
+        raise ValueError(f"{what} took longer than {RUN_S:g} s; it was ended.") from error
 
 
 def section(plan: Plan, proof: Proof) -> str:
@@ -244,6 +249,9 @@ def main(
     answer_s: Annotated[float, typer.Option(help="Longest time for the policy's answer.")] = 60.0,
 ) -> None:
     """Prove the evaluation in every simulator that is installed, and write OUTPUT/summary.md."""
+    from instructvla.evaluation.policy_messages import PolicyError
+    from instructvla.evaluation.simulators.simulator_process import SimulatorBrokeError
+
     with errors_on_stderr():
         if unknown := [name for name in benchmark or () if name not in PLANS]:
             raise ValueError(f"nothing is planned for {unknown[0]!r}; there are {', '.join(PLANS)}.")
@@ -256,7 +264,10 @@ def main(
                     raise
                 parts.append(f"## {find_benchmark(name).title}\n\nNot run: {error}\n")
                 continue
-            proof = prove(PLANS[name], output / name, {"start_s": start_s, "step_s": step_s, "answer_s": answer_s})
+            try:
+                proof = prove(PLANS[name], output / name, {"start_s": start_s, "step_s": step_s, "answer_s": answer_s})
+            except (PolicyError, SimulatorBrokeError) as error:
+                raise ValueError(f"{error}. The same command goes on from here.") from error
             parts.append(section(PLANS[name], proof))
             proven = proven and all(row.proven for row in proof.rows)
         (output / SUMMARY).write_text("\n".join(parts), encoding="utf-8")
