@@ -98,7 +98,7 @@ class CompiledInference:
         self.shapes += 1
         if not self.warming:
             sizes = ", ".join(str(shape[0]) for shape in shapes if shape is not None)
-            logger.warning(f"{name} of shape {sizes} is new to the compiled model; it is prepared now, once.")
+            logger.warning(f"{name} of shape {sizes} is new to the compiled model; it is prepared now.")
 
     @contextmanager
     def session(self, rows: int, tokens: int) -> Iterator[FixedSession]:
@@ -213,12 +213,13 @@ def warm_up(
     progress: bool,
 ) -> None:
     """Act on blank pictures with instructions of every length, so that the shapes of later calls are known; a model
-    that thinks also acts on earlier words, of every length."""
-    texts = instructions_by_length(model, instruction_tokens)
-    calls = [(number, text, mode) for number in rows for text in texts for mode in modes]
+    that thinks also acts on earlier words, of every length, and tries to say them again."""
+    blank = Image.new("RGB", (model.config.vision_config.image_size,) * 2)
+    image = {camera: blank for camera in model.config.cameras} if len(model.config.cameras) > 1 else blank
+    spoken = {mode: model.config.response_style if mode == "think" else None for mode in modes}
+    texts = {style: instructions_by_length(model, image, style, instruction_tokens) for style in set(spoken.values())}
+    calls = [(number, text, mode) for number in rows for mode in modes for text in texts[spoken[mode]]]
     for number, text, mode in tqdm(calls, desc="preparing", unit="shape", disable=not progress):
-        blank = Image.new("RGB", (model.config.vision_config.image_size,) * 2)
-        image = {camera: blank for camera in model.config.cameras} if len(model.config.cameras) > 1 else blank
         state = None if model.config.state_dim is None else torch.zeros(number, model.config.state_dim)
         key = next(iter(model.processor.statistics))
         arguments = ([image] * number, [text] * number, state, key)
@@ -228,7 +229,8 @@ def warm_up(
         if mode == "think":
             for words in words_by_length(model, max_new_tokens):
                 known = replace(context, response_ids=(words,) * number)
-                model.generate_action(*arguments, context=known, think=False)
+                for again in (False, True):
+                    model.generate_action(*arguments, context=known, think=again, max_new_tokens=max_new_tokens)
 
 
 def words_by_length(model: torch.nn.Module, longest: int) -> list[tuple[int, ...]]:
@@ -238,11 +240,17 @@ def words_by_length(model: torch.nn.Module, longest: int) -> list[tuple[int, ...
     return [tuple(count * word) for count in lengths.values()]
 
 
-def instructions_by_length(model: torch.nn.Module, longest: int) -> list[str]:
-    """One instruction for each padded length of up to `longest` tokens."""
+def instructions_by_length(model: torch.nn.Module, image: Any, style: str | None, longest: int) -> list[str]:
+    """One instruction for each padded length of its prompt, of up to `longest` tokens.
+
+    Args:
+        image: of the prompt, for all cameras.
+        style: of the response; None where the model doesn't speak.
+    """
     texts, word = {}, "go"
-    while (tokens := len(model.processor.encode_text(word))) <= longest:
-        texts[round_up(tokens, MULTIPLE)] = word
+    while len(model.processor.encode_text(word)) <= longest:
+        prompt = model.processor.prompt_inputs(image, word, response=style)["input_ids"]
+        texts[round_up(prompt.shape[1], MULTIPLE)] = word
         word += " go"
     return list(texts.values())
 

@@ -109,12 +109,14 @@ def test_twenty_varied_calls_meet_no_new_shape_and_another_batch_says_so_once(co
         )
 
 
-def test_acting_on_earlier_words_meets_no_new_shape(compiled):
+def test_acting_on_earlier_words_and_saying_them_again_meets_no_new_shape(compiled):
     prepared = compiled.compiled.shapes
     for text in TEXTS:
         context = act(compiled, [text], think=True).context
         for spoken in range(1, 7):
             act(compiled, [text], context=replace(context, response_ids=((40,) * spoken,)))
+        for known in (context, replace(context, response_ids=((40,) * 3,))):
+            act(compiled, [text], context=known, think=True)
     assert compiled.compiled.shapes == prepared
 
 
