@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaModel
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from .configuration_instructvla import InstructVLAConfig
 from .exact_rotary import ExactRotaryEmbedding, Rotary, rotated
@@ -46,6 +47,21 @@ class PrefixCache:
         ]
 
 
+class TopLayer(LlamaDecoderLayer):
+    """The last layer, of which a prefix that nobody reads leaves only keys and values."""
+
+    def forward(self, hidden_states: torch.Tensor, read: bool = True, **options) -> torch.Tensor | None:
+        """As other layers; without `read`, the cache is filled, and None returned."""
+        if read:
+            return super().forward(hidden_states, **options)
+        attention, hidden = self.self_attn, self.input_layernorm(hidden_states)
+        heads = (*hidden.shape[:-1], -1, attention.head_dim)
+        key, value = (part(hidden).view(heads).transpose(1, 2) for part in (attention.k_proj, attention.v_proj))
+        key = rotated(key, *options["position_embeddings"])
+        options["past_key_values"].update(key, value, attention.layer_idx)
+        return None
+
+
 class ExpertTransformer(LlamaModel):
     """Llama's layers on embeddings; its masks are arbitrary, which flash and flex attention can't serve."""
 
@@ -58,6 +74,7 @@ class ExpertTransformer(LlamaModel):
         self.rotary_emb = ExactRotaryEmbedding(config=config)
         for layer in self.layers:
             layer.self_attn.is_causal = False  # without a mask every token sees all
+        self.layers[-1].__class__ = TopLayer  # the same weights
 
     def forward(
         self,
@@ -75,17 +92,12 @@ class ExpertTransformer(LlamaModel):
             rotary: cos and sin at the tokens' places, each (1, tokens, head_dim).
             read: False fills the cache alone: the top layer computes only its keys and values. None is returned.
         """
+        options = {"attention_mask": mask, "position_embeddings": rotary, "past_key_values": cache}
         hidden = inputs_embeds
-        for layer in self.layers if read else self.layers[:-1]:
-            hidden = layer(hidden, attention_mask=mask, position_embeddings=rotary, past_key_values=cache)
-        if read:
-            return self.norm(hidden)
-        top = self.layers[-1].self_attn
-        hidden = self.layers[-1].input_layernorm(hidden)
-        heads = (*hidden.shape[:-1], -1, top.head_dim)
-        key, value = (linear(hidden).view(heads).transpose(1, 2) for linear in (top.k_proj, top.v_proj))
-        cache.update(rotated(key, *rotary), value, top.layer_idx)
-        return None
+        for layer in self.layers[:-1]:
+            hidden = layer(hidden, **options)
+        hidden = self.layers[-1](hidden, read=read, **options)
+        return self.norm(hidden) if read else None
 
 
 class ExpertLinear(nn.Linear):

@@ -47,7 +47,7 @@ def test_nothing_breaks_a_graph_and_new_lengths_compile_nothing(model, checkpoin
     compile_layers(model, backend="eager")
     compiled = gradients(model, robot)
     graphs = counters["stats"]["unique_graphs"]
-    assert graphs <= 7
+    assert graphs <= 8  # the action expert's top layer has one of its own
     for name, gradient in expected.items():
         torch.testing.assert_close(compiled[name], gradient, msg=name)
     for batch in others:
